@@ -1,0 +1,161 @@
+"""Rejection replay: the log knows one action a decision, and its propensity.
+
+A decision is accepted with probability c pi(a|x) / mu(a|x), one c for the whole run; then the accepted decisions have the
+law of an on-line run of the agent (Li et al., WSDM 2011, for uniform logs; Dudik et al., UAI 2012). The acceptance uses the
+agent's whole probability of the logged action, so who acted is drawn afterwards, from its posterior given that action.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterplay.replay.kernels.bilinear import (
+    allowed_count,
+    best_candidate,
+    best_of_all,
+    exploration_rate,
+    explored_probability,
+    gather,
+    learn,
+)
+from counterplay.replay.kernels.compiled import compiled
+from counterplay.replay.kernels.records import (
+    BANDIT,
+    BanditSettings,
+    Bases,
+    Luck,
+    SelectorSettings,
+    State,
+    Tape,
+    Trace,
+)
+from counterplay.replay.kernels.selection import barrier_step, base_probabilities, credit, drawn_base, within_budget
+
+BLOCK = 128
+
+
+@compiled
+def table_probability(tape: Tape, bases: Bases, base: int, decision: int, action: int) -> float:
+    """The probability that a base that does not learn plays ``action``."""
+    if bases.table[base, decision, 0] < 0:
+        return 1.0 / allowed_count(tape, decision)
+    total = 0.0
+    for j in range(bases.table.shape[2]):
+        if bases.table[base, decision, j] == action:
+            total += bases.weight[base, decision, j]
+    return total
+
+
+@compiled
+def score_block(
+    tape: Tape,
+    start: int,
+    size: int,
+    state: State,
+    rows: NDArray[np.float32],
+    projected: NDArray[np.float32],
+    greedy: NDArray[np.int64],
+) -> None:
+    """The bandit's best action for the ``size`` decisions from place ``start`` of the order, into ``greedy``."""
+    rounds = tape.order[start : start + size]
+    gather(tape, rounds, size, rows)
+    np.dot(rows[:size], state.weights, projected[:size])
+    if tape.candidates.shape[1] > 0:
+        for r in range(size):
+            greedy[r] = best_candidate(tape, rounds[r], projected[r])
+    else:
+        scores = np.dot(projected[:size], tape.actions.T)
+        for r in range(size):
+            greedy[r] = best_of_all(scores[r])
+
+
+@compiled
+def replay_by_rejection(
+    tape: Tape,
+    luck: Luck,
+    bases: Bases,
+    bandit: BanditSettings,
+    selector: SelectorSettings,
+    state: State,
+    trace: Trace,
+    batch: int,
+    constant: float,
+) -> tuple[int, int, int, float, float]:
+    """Replay until the log ends or ``trace`` is full.
+
+    Returns:
+        rounds accepted, decisions read, decisions whose acceptance probability exceeded 1, the sum of those excesses, and
+        the sum of the acceptance probabilities (capped at 1): the accepted rounds to expect.
+    """
+    count, horizon, learns = tape.order.shape[0], trace.reward.shape[0], bases.kind[0] == BANDIT
+    members = bases.kind.shape[0]
+    width, block = tape.actions.shape[1], BLOCK if learns else 1
+    rows = np.empty((block, tape.contexts.shape[1]), np.float32)
+    projected = np.empty((block, width), np.float32)
+    greedy = np.empty(block, np.int64)
+    batch_rows = np.empty((batch, tape.contexts.shape[1]), np.float32)
+    batch_projected = np.empty((batch, width), np.float32)
+    gradient = np.empty(state.weights.shape, np.float32)
+    p, kept, shares, losses = np.empty(members), np.empty(members), np.empty(members), np.zeros(members)
+    accepted, position, violations, excess, expected, filled, number, r = 0, 0, 0, 0.0, 0.0, 0, 0, block
+    base_probabilities(selector, state, 1, p)
+    exploration = exploration_rate(bandit, 0)
+    while position < count and accepted < horizon:
+        if learns and r >= block:
+            score_block(tape, position, min(block, count - position), state, rows, projected, greedy)
+            r = 0
+        decision = tape.order[position]
+        action = tape.action[decision]
+        within_budget(selector, bases, state.counts[1], p, kept)
+        total = 0.0
+        for i in range(members):
+            if bases.kind[i] == BANDIT:
+                shares[i] = exploration * explored_probability(tape, bandit, decision, action)
+                if greedy[r] == action:
+                    shares[i] += 1.0 - exploration
+            else:
+                shares[i] = table_probability(tape, bases, i, decision, action)
+            shares[i] *= kept[i]
+            total += shares[i]
+        position += 1
+        r += 1
+        ratio = constant * total / tape.propensity[decision]
+        if ratio > 1.0 + 1e-9:
+            violations += 1
+            excess += ratio - 1.0
+        expected += min(ratio, 1.0)
+        if luck.accept[decision] >= ratio:
+            continue
+        base = drawn_base(shares, total, luck.base[decision])
+        state.counts[1] += bases.calls[base]
+        trace.decision[accepted] = decision
+        trace.action[accepted] = action
+        trace.reward[accepted] = tape.reward[decision]
+        trace.base[accepted] = base
+        trace.p_bandit[accepted] = kept[0]
+        credit(selector, state, kept, base, tape.reward[decision], losses)
+        accepted += 1
+        filled += 1
+        if filled < batch:
+            continue
+        barrier_step(selector, state, losses)
+        if learns:
+            played = trace.action[accepted - batch : accepted]
+            gather(tape, trace.decision[accepted - batch : accepted], batch, batch_rows)
+            np.dot(batch_rows, state.weights, batch_projected)
+            learn(
+                tape,
+                bandit,
+                state,
+                batch_rows,
+                batch_projected,
+                played,
+                trace.reward[accepted - batch : accepted],
+                gradient,
+            )
+            r = block
+        filled, number = 0, number + 1
+        base_probabilities(selector, state, number + 1, p)
+        exploration = exploration_rate(bandit, number)
+    return accepted, position, violations, excess, expected

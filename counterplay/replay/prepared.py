@@ -1,0 +1,184 @@
+"""A log made ready for replay: whatever all configurations of a sweep have in common, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterplay.errors import ConfigurationError, InputError, MissingOutputError, UnsupportedError, nearest
+from counterplay.logs.log import Choices, Log
+from counterplay.replay.agents import Bandit
+from counterplay.replay.kernels.records import Luck, Tape
+from counterplay.replay.randomness import Purpose, shuffled, uniforms
+from counterplay.replay.spanner import barycentric_spanner, reduced
+
+Table = tuple[NDArray[np.int32], NDArray[np.float64]]
+
+
+class PreparedLog:
+    """A log, the stored policies that agents may use on it, and what is derived from both.
+
+    Args:
+        log: the log.
+        choices: stored policies by name, as ``counterplay.logs.log.read_choices`` gives them.
+    """
+
+    def __init__(self, log: Log, choices: Mapping[str, Choices] | None = None) -> None:
+        self.log = log
+        self._choices = dict(choices or {})
+        self._tables: dict[tuple[str, str], Table] = {}
+        self._reduced: dict[int, tuple[NDArray[np.float32], NDArray[np.int32]]] = {}
+        self._luck: dict[int, Luck] = {}
+
+    def table(self, policy: str, missing: str) -> Table:
+        """The stored policy ``policy`` for each decision: actions `(n, k)` and probabilities `(n, k)`."""
+        key = (policy, missing)
+        if key not in self._tables:
+            self._tables[key] = self._make_table(policy, missing)
+        return self._tables[key]
+
+    def _make_table(self, policy: str, missing: str) -> Table:
+        if policy not in self._choices:
+            raise InputError(
+                f"log '{self.log.name}' has no stored policy '{policy}'. {nearest(policy, self._choices)} "
+                f"`counterplay generate` stores a model's choices under a name."
+            )
+        stored = self._choices[policy]
+        actions = stored.actions[self.log.context]
+        weights = stored.probabilities[self.log.context]
+        absent = actions[:, 0] < 0
+        outside = self._outside(actions) & ~absent
+        if missing == "stop" and (absent.any() or outside.any()):
+            raise MissingOutputError(
+                f"policy '{policy}' has no choice for {int(absent.sum()):,} and a choice that is not allowed for "
+                f"{int(outside.sum()):,} of {len(actions):,} decisions of log '{self.log.name}'. Fill them with "
+                f'`counterplay generate`, or set missing = "uniform" to play at random there.'
+            )
+        actions = actions.copy()
+        actions[absent | outside] = -1
+        return np.ascontiguousarray(actions), np.ascontiguousarray(weights)
+
+    def _outside(self, actions: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which decisions `(n,)` have a choice in ``actions`` `(n, k)` that is not among their candidates."""
+        if self.log.candidates is None:
+            return np.zeros(len(actions), dtype=bool)
+        result = np.zeros(len(actions), dtype=bool)
+        for j in range(actions.shape[1]):
+            column = actions[:, j : j + 1]
+            result |= (column[:, 0] >= 0) & ~(self.log.candidates == column).any(axis=1)
+        return result
+
+    def constant(self, action: str) -> Table:
+        """The policy that always plays ``action`` (a label, or ``best`` in hindsight), as a table."""
+        labels = list(self.log.action_labels)
+        if action == "best":
+            index = int(np.argmax(self.action_means))
+        elif action in labels:
+            index = labels.index(action)
+        else:
+            raise ConfigurationError(f"log '{self.log.name}' has no action '{action}'. {nearest(action, labels)}")
+        actions = np.full((len(self.log.context), 1), index, dtype=np.int32)
+        actions[self._outside(actions)] = -1
+        return actions, np.ones(actions.shape)
+
+    @cached_property
+    def action_means(self) -> NDArray[np.float64]:
+        """The mean reward of each action over all decisions `(K,)`, from the outcome table."""
+        outcomes = self.log.outcomes
+        if outcomes is None:
+            raise UnsupportedError(
+                f"log '{self.log.name}' has no outcome table, so the best constant action is not known: name an action."
+            )
+        times = np.bincount(self.log.context, minlength=len(outcomes.offsets) - 1).astype(np.float64)
+        weights = np.repeat(times, np.diff(outcomes.offsets))
+        known = np.bincount(outcomes.actions, weights=weights, minlength=len(self.log.action_labels))
+        gains = np.bincount(outcomes.actions, weights=weights * outcomes.rewards, minlength=len(self.log.action_labels))
+        default = 0.0 if np.isnan(outcomes.default) else outcomes.default
+        return np.asarray((gains + default * (times.sum() - known)) / times.sum())
+
+    def action_vectors(self, bandit: Bandit) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Reduced action features `(K, m)`, and the actions to explore over (empty: all that are allowed)."""
+        if self.log.action_features is None or self.log.context_features is None:
+            absent = "action" if self.log.action_features is None else "context"
+            raise UnsupportedError(f"a bandit needs {absent} features, which log '{self.log.name}' does not have.")
+        if bandit.dimensions not in self._reduced:
+            vectors = reduced(self.log.action_features, bandit.dimensions)
+            spanner = np.zeros(0, np.int32) if self.log.candidates is not None else barycentric_spanner(vectors)
+            self._reduced[bandit.dimensions] = (vectors, spanner)
+        vectors, spanner = self._reduced[bandit.dimensions]
+        if bandit.exploration == "epsilon-greedy":
+            return vectors, np.zeros(0, np.int32)
+        if self.log.candidates is not None and self.log.candidates.shape[1] > vectors.shape[1]:
+            raise UnsupportedError(
+                f"spanner-greedy needs one action set, or at most {vectors.shape[1]} candidates a decision (then they are "
+                f"the spanner); log '{self.log.name}' has up to {self.log.candidates.shape[1]}. Take epsilon-greedy."
+            )
+        return vectors, spanner
+
+    def prior_weights(self, bandit: Bandit) -> NDArray[np.float32]:
+        """W `(d, m)` such that x W z_a is the inner product of the features of x and a, times ``prior_scale``."""
+        contexts, actions = self.log.context_features, self.log.action_features
+        vectors, _ = self.action_vectors(bandit)
+        assert contexts is not None
+        assert actions is not None
+        if contexts.shape[1] != actions.shape[1]:
+            raise ConfigurationError(
+                f"start = \"embedding-prior\" needs contexts and actions in one space; log '{self.log.name}' has "
+                f'{contexts.shape[1]} and {actions.shape[1]} dimensions. Start from "zero".'
+            )
+        solved = np.linalg.lstsq(vectors.astype(np.float64), actions.astype(np.float64), rcond=None)[0]
+        return np.ascontiguousarray(solved.T * bandit.prior_scale, dtype=np.float32)
+
+    def luck(self, seed: int) -> Luck:
+        """The draws of one seed, shared by all agents."""
+        if seed not in self._luck:
+            count = len(self.log.context)
+            purposes = (Purpose.BASE, Purpose.EXPLORE, Purpose.ACTION, Purpose.ACCEPT)
+            self._luck[seed] = Luck(*(uniforms(seed, purpose, count) for purpose in purposes))
+        return self._luck[seed]
+
+    def order(self, seed: int, shuffle: bool) -> NDArray[np.int64]:
+        """The order in which a seed meets the decisions `(n,)`."""
+        count = len(self.log.context)
+        return shuffled(seed, count) if shuffle else np.arange(count)
+
+    @cached_property
+    def _shared(self) -> dict[str, NDArray[np.generic] | float]:
+        # Arrays from Arrow are read-only, which would be another type to the compiled kernels.
+        log, outcomes = self.log, self.log.outcomes
+        none = np.zeros((0, 0))
+        return {
+            "context": _owned(log.context, np.int32),
+            "candidates": _owned(none if log.candidates is None else log.candidates, np.int32),
+            "outcome_offsets": _owned(np.zeros(1) if outcomes is None else outcomes.offsets, np.int64),
+            "outcome_actions": _owned(none[0:0, 0] if outcomes is None else outcomes.actions, np.int32),
+            "outcome_rewards": _owned(none[0:0, 0] if outcomes is None else outcomes.rewards, np.float64),
+            "default_reward": float("nan") if outcomes is None else float(outcomes.default),
+            "action": _owned(log.action, np.int32),
+            "propensity": _owned(log.propensity, np.float64),
+            "reward": _owned(log.reward, np.float64),
+        }
+
+    @cached_property
+    def _contexts(self) -> NDArray[np.float32]:
+        assert self.log.context_features is not None
+        return _owned(self.log.context_features, np.float32)
+
+    def tape(self, vectors: NDArray[np.float32] | None, order: NDArray[np.int64]) -> Tape:
+        """The log as the kernels read it; ``vectors`` are the bandit's action features, None without a bandit."""
+        empty = np.zeros((len(self.log.action_labels), 0), np.float32)
+        shared: dict[str, Any] = self._shared
+        return Tape(
+            order=order,
+            contexts=empty if vectors is None else self._contexts,
+            actions=empty if vectors is None else vectors,
+            **shared,
+        )
+
+
+def _owned(array: NDArray[Any], kind: type[np.generic]) -> NDArray[Any]:
+    return np.require(array, kind, ["C", "W"])

@@ -1,0 +1,251 @@
+"""One agent, one seed, one log: exact replay and rejection replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from counterplay.errors import HorizonError, MissingEvidenceError, UnsupportedError
+from counterplay.replay import plain
+from counterplay.replay.agents import BuiltIn
+from counterplay.replay.kernels.bilinear import exploration_rate
+from counterplay.replay.kernels.exact import replay_exactly
+from counterplay.replay.kernels.records import Trace
+from counterplay.replay.kernels.rejection import replay_by_rejection
+from counterplay.replay.kernels.selection import base_probabilities
+from counterplay.replay.policies import FrozenBandit, Mixture, Policy, TablePolicy
+from counterplay.replay.prepared import PreparedLog
+from counterplay.replay.settings import Machine, machine
+
+BATCH = 32
+Order = Literal["shuffled", "logged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """What rejection replay made of the log."""
+
+    constant: float
+    """c: a decision is accepted with probability c pi/mu."""
+    read: int
+    """Decisions read until the log ended or the horizon was reached."""
+    accepted: int
+    expected: float
+    """The sum of the acceptance probabilities over the decisions read."""
+    violations: int
+    """Decisions with c pi/mu above 1: their acceptance was cut at 1, which biases the history."""
+    excess: float
+    """The sum of c pi/mu - 1 over the violations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What one replay leaves. T rounds, in order.
+
+    decision `(T,)` int64, action `(T,)` int32, reward `(T,)` float64, base `(T,)` int8 (0 is the bandit of a hybrid), p_bandit `(T,)`
+    float32 (the probability with which base 0 was to act), call `(T,)` bool (whether a model was asked).
+    """
+
+    agent: str
+    seed: int
+    decision: NDArray[np.int64]
+    action: NDArray[np.int32]
+    reward: NDArray[np.float64]
+    base: NDArray[np.int8]
+    p_bandit: NDArray[np.float32]
+    call: NDArray[np.bool_]
+    acceptance: Acceptance | None
+    frozen: Policy | None
+    """The agent as it stood at the end, as a policy; None for an agent in plain Python."""
+
+
+def replay_exact(
+    prepared: PreparedLog,
+    agent: BuiltIn | plain.Agent,
+    *,
+    seed: int = 0,
+    horizon: int | None = None,
+    order: Order = "shuffled",
+    batch: int = BATCH,
+) -> Replay:
+    """Run an agent on a log that knows the reward of every action: what it plays is what it would have earned.
+
+    Args:
+        prepared: a log with an outcome table.
+        agent: settings from ``counterplay.replay.agents``, or any object with the methods of ``plain.Agent``.
+        seed: of the order and of the agent's own draws.
+        horizon: stop after so many rounds; default: the whole log.
+        order: ``shuffled`` by the seed (for logs whose decisions are exchangeable) or as ``logged``.
+        batch: decisions between two updates.
+
+    Raises:
+        MissingEvidenceError: the log has no outcome table, or it does not know an outcome that the agent needs.
+        HorizonError: the log is shorter than the horizon.
+    """
+    count = len(prepared.log.context)
+    if prepared.log.outcomes is None:
+        raise MissingEvidenceError(
+            f"exact replay needs the reward of every action; log '{prepared.log.name}' is of the regime "
+            f"'{prepared.log.regime}'. Take rejection replay where propensities are known."
+        )
+    if horizon is not None and horizon > count:
+        raise HorizonError(f"the horizon is {horizon:,}, but log '{prepared.log.name}' has {count:,} decisions.")
+    rounds = prepared.order(seed, order == "shuffled")[: horizon or count]
+    if not isinstance(agent, BuiltIn):
+        return _from_plain(agent, seed, plain.exact(prepared, agent, seed, rounds), None)
+    engine = machine(prepared, agent, rounds)
+    trace = _empty_trace(len(rounds))
+    with threadpool_limits(1, user_api="blas"):
+        unknown = replay_exactly(
+            engine.tape, prepared.luck(seed), engine.bases, engine.bandit, engine.selector, engine.state, trace, batch
+        )
+    if unknown:
+        raise MissingEvidenceError(
+            f"the outcome table of log '{prepared.log.name}' does not know what '{agent.name}' would have earned in "
+            f"{unknown} decisions of one batch; exact replay needs every outcome."
+        )
+    return _replay(prepared, agent, seed, engine, trace, len(rounds), None)
+
+
+def replay_rejection(
+    prepared: PreparedLog,
+    agent: BuiltIn | plain.Agent,
+    *,
+    seed: int = 0,
+    constant: float | None = None,
+    horizon: int | None = None,
+    order: Order = "shuffled",
+    batch: int = BATCH,
+) -> Replay:
+    """Run an agent on a log that knows one action a decision and its propensity, by rejection sampling.
+
+    Args:
+        prepared: a log with propensities.
+        agent: settings from ``counterplay.replay.agents``, or any object with the methods of ``plain.Agent``.
+        seed: of the order, of the acceptance and of who acted.
+        constant: c, the same for the whole run. Default: the smallest propensity of the log, which no policy can violate.
+        horizon: stop after so many accepted rounds; default: when the log ends. The number accepted is then random, and
+            averages of agents with different numbers are not comparable.
+        order: ``shuffled`` by the seed or as ``logged``.
+        batch: accepted decisions between two updates.
+
+    Raises:
+        MissingEvidenceError: the log has no propensities.
+        HorizonError: the log was at its end before the horizon; the message says how long it would have to be.
+    """
+    log = prepared.log
+    known = np.isfinite(log.propensity) & (log.action >= 0) & np.isfinite(log.reward)
+    if not known.all():
+        raise MissingEvidenceError(
+            f"rejection replay needs action, propensity and reward of every decision; log '{log.name}' lacks them in "
+            f"{int((~known).sum()):,} of {len(known):,} (regime '{log.regime}')."
+        )
+    c = float(log.propensity.min()) if constant is None else constant
+    if not 0 < c <= 1:
+        raise UnsupportedError(f"the constant c is {c}; it must be above 0 and at most 1.")
+    rounds = prepared.order(seed, order == "shuffled")
+    limit = len(rounds) if horizon is None else horizon
+    if not isinstance(agent, BuiltIn):
+        trace, acceptance = plain.rejection(prepared, agent, seed, rounds, c, limit)
+        _reached(log.name, agent.name, acceptance.accepted, acceptance.read, horizon)
+        return _from_plain(agent, seed, trace, Acceptance(**acceptance._asdict()))
+    engine = machine(prepared, agent, rounds)
+    trace = _empty_trace(min(limit, len(rounds)))
+    with threadpool_limits(1, user_api="blas"):
+        accepted, read, violations, excess, expected = replay_by_rejection(
+            engine.tape,
+            prepared.luck(seed),
+            engine.bases,
+            engine.bandit,
+            engine.selector,
+            engine.state,
+            trace,
+            batch,
+            c,
+        )
+    _reached(log.name, agent.name, accepted, read, horizon)
+    report = Acceptance(
+        constant=c, read=read, accepted=accepted, expected=expected, violations=violations, excess=excess
+    )
+    return _replay(prepared, agent, seed, engine, trace, accepted, report)
+
+
+def _reached(log: str, agent: str, accepted: int, read: int, horizon: int | None) -> None:
+    if horizon is not None and accepted < horizon:
+        needed = (
+            f"about {read * horizon / accepted:,.0f} decisions would be needed" if accepted else "none was accepted"
+        )
+        raise HorizonError(
+            f"'{agent}' was accepted {accepted:,} times in the {read:,} decisions of log '{log}', less than the horizon of "
+            f"{horizon:,}: {needed}."
+        )
+
+
+def _empty_trace(rounds: int) -> Trace:
+    return Trace(
+        decision=np.zeros(rounds, np.int64),
+        action=np.zeros(rounds, np.int32),
+        reward=np.zeros(rounds, np.float64),
+        base=np.zeros(rounds, np.int8),
+        p_bandit=np.zeros(rounds, np.float32),
+    )
+
+
+def _replay(
+    prepared: PreparedLog,
+    agent: BuiltIn,
+    seed: int,
+    engine: Machine,
+    trace: Trace,
+    rounds: int,
+    acceptance: Acceptance | None,
+) -> Replay:
+    return Replay(
+        agent=agent.name,
+        seed=seed,
+        decision=trace.decision[:rounds],
+        action=trace.action[:rounds],
+        reward=trace.reward[:rounds],
+        base=trace.base[:rounds],
+        p_bandit=trace.p_bandit[:rounds],
+        call=engine.bases.calls[trace.base[:rounds]],
+        acceptance=acceptance,
+        frozen=frozen(prepared, agent, engine),
+    )
+
+
+def _from_plain(agent: plain.Agent, seed: int, trace: Trace, acceptance: Acceptance | None) -> Replay:
+    return Replay(
+        agent=agent.name,
+        seed=seed,
+        **trace._asdict(),
+        call=np.zeros(len(trace.reward), bool),
+        acceptance=acceptance,
+        frozen=None,
+    )
+
+
+def frozen(prepared: PreparedLog, agent: BuiltIn, engine: Machine) -> Policy:
+    """The agent as it stands: a policy that no longer learns, with the probabilities of its next round."""
+    bases = engine.bases
+    if not engine.learns:
+        return TablePolicy(name=agent.name, actions=bases.table[0], weights=bases.weight[0])
+    batches = int(engine.state.counts[0])
+    name = f"{agent.name}, frozen"
+    bandit = FrozenBandit(
+        name=name,
+        weights=engine.state.weights.copy(),
+        action_features=engine.tape.actions,
+        exploration=exploration_rate(engine.bandit, batches),
+        explore=engine.bandit.explore,
+    )
+    shares = np.empty(len(bases.kind))
+    base_probabilities(engine.selector, engine.state, batches + 1, shares)
+    tables = [
+        TablePolicy(name=name, actions=bases.table[i], weights=bases.weight[i]) for i in range(1, len(bases.kind))
+    ]
+    return Mixture(name=name, parts=[bandit, *tables], shares=tuple(shares))
