@@ -48,7 +48,8 @@ class FixedPolicy:
     """The name under which the workspace holds its choices."""
     name: str = ""
     missing: Literal["stop", "uniform"] = "stop"
-    """What to do in a context without a choice, or whose choice is not allowed: stop and say how many, or play at random."""
+    """What to do in a context without a choice, or whose choice is not allowed: stop and say how many, or play at
+    random."""
     calls: bool = True
     """Whether each of its decisions costs a call of a model."""
 
@@ -57,16 +58,16 @@ class FixedPolicy:
 class Bandit:
     """A bilinear contextual bandit: logit(x, a) = x W z_a + b, one Adam step for each batch.
 
-    Zhu, Foster, Langford and Mineiro (ICML 2022), in the form that Chen, Zhang and Zhu (EMNLP 2024, appendix A.2) use. Their
-    learning rate of 1/3 and their scale of 1e-4 belong to embeddings that are not normalised; the default here is for features of
-    unit length. The exploration is (delay / (delay + t))^(1/3) times ``exploration_rate``, the learning rate decays with the
-    square root of the same form, t in batches.
+    Zhu, Foster, Langford and Mineiro (ICML 2022), in the form that Chen, Zhang and Zhu (EMNLP 2024, appendix A.2)
+    use. Their learning rate of 1/3 and their scale of 1e-4 belong to embeddings that are not normalised; the default
+    here is for features of unit length. The exploration is (delay / (delay + t))^(1/3) times ``exploration_rate``,
+    the learning rate decays with the square root of the same form, t in batches.
     """
 
     name: str = "bandit"
     exploration: Literal["spanner-greedy", "epsilon-greedy"] = "spanner-greedy"
-    """Explore over a barycentric spanner of the action vectors (or all candidates, if they are no more than its dimensions), or
-    over everything that is allowed."""
+    """Explore over a barycentric spanner of the action vectors (or all candidates, if they are no more than its
+    dimensions), or over everything that is allowed."""
     start: Literal["zero", "embedding-prior"] = "zero"
     """W = 0, or W such that x W z_a = ``prior_scale`` times the inner product of context and action features."""
     dimensions: int = 50
@@ -141,9 +142,9 @@ class Exponential(_Schedule):
 class LogBarrier:
     """Online mirror descent with the log barrier over the bases (Chen et al., Algorithm 3).
 
-    The defaults are the rule of the authors' released code, which works: the loss is minus the reward, the importance weight
-    is 1 over the raw probability. Algorithm 3 as printed (``loss = "one-minus-reward"``) together with clipping and the raw weight
-    drives the bandit's probability to 0 and diverges.
+    The defaults are the rule of the authors' released code, which works: the loss is minus the reward, the importance
+    weight is 1 over the raw probability. Algorithm 3 as printed (``loss = "one-minus-reward"``) together with clipping
+    and the raw weight drives the bandit's probability to 0 and stays there.
     """
 
     step: float = 0.025
@@ -161,10 +162,6 @@ class LogBarrier:
         _require(self.clip is None or self.mix is None, "clip and mix exclude each other: set one of them to none.")
         for name, value in (("clip", self.clip), ("mix", self.mix)):
             _require(value is None or 0 <= value <= 1, f"{name} is {value}; choose it in [0, 1].")
-        _require(
-            not (self.loss == "one-minus-reward" and self.weight == "raw" and self.clip),
-            "log-barrier with loss 'one-minus-reward', weight 'raw' and clipping diverges: take loss 'minus-reward' or weight 'played'.",
-        )
 
 
 Selector = Fixed | Polynomial | Exponential | LogBarrier
@@ -172,7 +169,8 @@ Selector = Fixed | Polynomial | Exponential | LogBarrier
 
 @dataclass(frozen=True, kw_only=True)
 class Hybrid:
-    """A bandit that learns from every decision whoever acted, models that never learn, and a selector (Chen et al., Algorithm 2)."""
+    """A bandit that learns from every decision whoever acted, models that never learn, and a selector (Chen et al.,
+    Algorithm 2)."""
 
     selector: Selector
     name: str = "hybrid"

@@ -1,7 +1,7 @@
 """Agents in plain Python: a class with three methods, replayed like the built-in ones.
 
-The built-in agents run in compiled loops; these run one decision at a time, in the same order, with the same luck and the same
-rule of acceptance. They see one decision, never the log.
+The built-in agents run in compiled loops; these run one decision at a time, in the same order, with the same luck and
+the same rule of acceptance. They see one decision, never the log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from counterplay.replay.prepared import PreparedLog
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What an agent sees: the context's features `(d,)` or None, and the allowed actions `(S,)` with their features `(S, m)` or None."""
+    """What an agent sees: the context's features `(d,)` or None, and the allowed actions `(S,)` with their features
+    `(S, m)` or None."""
 
     features: NDArray[np.float32] | None
     actions: NDArray[np.int32]
@@ -100,7 +101,8 @@ def exact(prepared: PreparedLog, agent: Agent, seed: int, rounds: NDArray[np.int
         reward = outcome(tape, row, action)
         if np.isnan(reward):
             raise MissingEvidenceError(
-                f"the outcome table does not know what action {action} earns in decision {row}, which '{agent.name}' plays."
+                f"the outcome table does not know what '{agent.name}' would have earned with action {action} in "
+                f"decision {row}; exact replay needs every outcome."
             )
         state = agent.learn(state, decision, action, reward)
         rows.append((int(row), action, reward))

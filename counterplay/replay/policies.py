@@ -1,7 +1,8 @@
 """Policies: fixed probabilities pi(a|x), for estimators and for exact values.
 
-A policy answers for a block of decisions at a time, with one probability for each allowed action: the columns are the log's
-candidates in their order, or all K actions where the log has none. So no array ever holds every decision times every action.
+A policy answers for a block of decisions at a time, with one probability for each allowed action: the columns are the
+log's candidates in their order, or all K actions where the log has none. So no array ever holds every decision times
+every action.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def blocks(count: int, width: int) -> Iterator[NDArray[np.int64]]:
 
 def _uniform(actions: NDArray[np.int32]) -> NDArray[np.float64]:
     present = actions >= 0
-    return present / present.sum(axis=1, keepdims=True)
+    return np.asarray(present / present.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ class UniformPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class TablePolicy:
-    """Actions `(n, k)` int32 and probabilities `(n, k)` for each decision of one log; -1 in the first column means uniform."""
+    """Actions `(n, k)` int32 and probabilities `(n, k)` for each decision of one log; -1 in the first column means
+    uniform."""
 
     name: str
     actions: NDArray[np.int32]

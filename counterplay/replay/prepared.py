@@ -34,6 +34,10 @@ class PreparedLog:
         self._reduced: dict[int, tuple[NDArray[np.float32], NDArray[np.int32]]] = {}
         self._luck: dict[int, Luck] = {}
 
+    def part(self, rows: NDArray[np.int64]) -> PreparedLog:
+        """Some decisions of the log, by position."""
+        return PreparedLog(self.log.subset(rows), self._choices)
+
     def table(self, policy: str, missing: str) -> Table:
         """The stored policy ``policy`` for each decision: actions `(n, k)` and probabilities `(n, k)`."""
         key = (policy, missing)
@@ -114,8 +118,8 @@ class PreparedLog:
             return vectors, np.zeros(0, np.int32)
         if self.log.candidates is not None and self.log.candidates.shape[1] > vectors.shape[1]:
             raise UnsupportedError(
-                f"spanner-greedy needs one action set, or at most {vectors.shape[1]} candidates a decision (then they are "
-                f"the spanner); log '{self.log.name}' has up to {self.log.candidates.shape[1]}. Take epsilon-greedy."
+                f"spanner-greedy needs one action set, or at most {vectors.shape[1]} candidates a decision (then "
+                f"they are the spanner); log '{self.log.name}' has up to {self.log.candidates.shape[1]}. Take epsilon-greedy."
             )
         return vectors, spanner
 
@@ -155,8 +159,8 @@ class PreparedLog:
             "context": _owned(log.context, np.int32),
             "candidates": _owned(none if log.candidates is None else log.candidates, np.int32),
             "outcome_offsets": _owned(np.zeros(1) if outcomes is None else outcomes.offsets, np.int64),
-            "outcome_actions": _owned(none[0:0, 0] if outcomes is None else outcomes.actions, np.int32),
-            "outcome_rewards": _owned(none[0:0, 0] if outcomes is None else outcomes.rewards, np.float64),
+            "outcome_actions": _owned(np.zeros(0) if outcomes is None else outcomes.actions, np.int32),
+            "outcome_rewards": _owned(np.zeros(0) if outcomes is None else outcomes.rewards, np.float64),
             "default_reward": float("nan") if outcomes is None else float(outcomes.default),
             "action": _owned(log.action, np.int32),
             "propensity": _owned(log.propensity, np.float64),

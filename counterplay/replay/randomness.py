@@ -1,9 +1,9 @@
 """Luck as a pure function of (seed, decision, purpose).
 
 Every draw that a replay can need is the value of a counter-based generator (Philox; Salmon et al., SC 2011) at the
-decision's position in the log, under a key made of the seed and of what the draw is for. So the same experiment gives the
-same bytes whatever the number of workers or chunks, and two agents that meet the same decision under the same seed meet the
-same luck: their differences are paired.
+decision's position in the log, under a key made of the seed and of what the draw is for. So the same experiment gives
+the same bytes whatever the number of workers or chunks, and two agents that meet the same decision under the same
+seed meet the same luck: their differences are paired.
 """
 
 from __future__ import annotations

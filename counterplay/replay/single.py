@@ -12,12 +12,9 @@ from threadpoolctl import threadpool_limits
 from counterplay.errors import HorizonError, MissingEvidenceError, UnsupportedError
 from counterplay.replay import plain
 from counterplay.replay.agents import BuiltIn
-from counterplay.replay.kernels.bilinear import exploration_rate
 from counterplay.replay.kernels.exact import replay_exactly
-from counterplay.replay.kernels.records import Trace
+from counterplay.replay.kernels.records import State, Trace
 from counterplay.replay.kernels.rejection import replay_by_rejection
-from counterplay.replay.kernels.selection import base_probabilities
-from counterplay.replay.policies import FrozenBandit, Mixture, Policy, TablePolicy
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.settings import Machine, machine
 
@@ -46,8 +43,9 @@ class Acceptance:
 class Replay:
     """What one replay leaves. T rounds, in order.
 
-    decision `(T,)` int64, action `(T,)` int32, reward `(T,)` float64, base `(T,)` int8 (0 is the bandit of a hybrid), p_bandit `(T,)`
-    float32 (the probability with which base 0 was to act), call `(T,)` bool (whether a model was asked).
+    decision `(T,)` int64, action `(T,)` int32, reward `(T,)` float64, base `(T,)` int8 (0 is the bandit of a hybrid),
+    p_bandit `(T,)` float32 (the probability with which base 0 was to act), call `(T,)` bool (whether a model was
+    asked).
     """
 
     agent: str
@@ -59,8 +57,8 @@ class Replay:
     p_bandit: NDArray[np.float32]
     call: NDArray[np.bool_]
     acceptance: Acceptance | None
-    frozen: Policy | None
-    """The agent as it stood at the end, as a policy; None for an agent in plain Python."""
+    state: State | None
+    """What a built-in agent had learned at the end; ``freezing.policy_of`` makes a policy of it."""
 
 
 def replay_exact(
@@ -108,7 +106,7 @@ def replay_exact(
             f"the outcome table of log '{prepared.log.name}' does not know what '{agent.name}' would have earned in "
             f"{unknown} decisions of one batch; exact replay needs every outcome."
         )
-    return _replay(prepared, agent, seed, engine, trace, len(rounds), None)
+    return _replay(agent, seed, engine, trace, len(rounds), None)
 
 
 def replay_rejection(
@@ -127,7 +125,8 @@ def replay_rejection(
         prepared: a log with propensities.
         agent: settings from ``counterplay.replay.agents``, or any object with the methods of ``plain.Agent``.
         seed: of the order, of the acceptance and of who acted.
-        constant: c, the same for the whole run. Default: the smallest propensity of the log, which no policy can violate.
+        constant: c, the same for the whole run. Default: the smallest propensity of the log, which no policy can
+        violate.
         horizon: stop after so many accepted rounds; default: when the log ends. The number accepted is then random, and
             averages of agents with different numbers are not comparable.
         order: ``shuffled`` by the seed or as ``logged``.
@@ -171,7 +170,7 @@ def replay_rejection(
     report = Acceptance(
         constant=c, read=read, accepted=accepted, expected=expected, violations=violations, excess=excess
     )
-    return _replay(prepared, agent, seed, engine, trace, accepted, report)
+    return _replay(agent, seed, engine, trace, accepted, report)
 
 
 def _reached(log: str, agent: str, accepted: int, read: int, horizon: int | None) -> None:
@@ -180,8 +179,8 @@ def _reached(log: str, agent: str, accepted: int, read: int, horizon: int | None
             f"about {read * horizon / accepted:,.0f} decisions would be needed" if accepted else "none was accepted"
         )
         raise HorizonError(
-            f"'{agent}' was accepted {accepted:,} times in the {read:,} decisions of log '{log}', less than the horizon of "
-            f"{horizon:,}: {needed}."
+            f"'{agent}' was accepted {accepted:,} times in the {read:,} decisions of log '{log}', less than the "
+            f"horizon of {horizon:,}: {needed}."
         )
 
 
@@ -196,7 +195,6 @@ def _empty_trace(rounds: int) -> Trace:
 
 
 def _replay(
-    prepared: PreparedLog,
     agent: BuiltIn,
     seed: int,
     engine: Machine,
@@ -214,7 +212,7 @@ def _replay(
         p_bandit=trace.p_bandit[:rounds],
         call=engine.bases.calls[trace.base[:rounds]],
         acceptance=acceptance,
-        frozen=frozen(prepared, agent, engine),
+        state=engine.state if engine.learns else None,
     )
 
 
@@ -225,27 +223,5 @@ def _from_plain(agent: plain.Agent, seed: int, trace: Trace, acceptance: Accepta
         **trace._asdict(),
         call=np.zeros(len(trace.reward), bool),
         acceptance=acceptance,
-        frozen=None,
+        state=None,
     )
-
-
-def frozen(prepared: PreparedLog, agent: BuiltIn, engine: Machine) -> Policy:
-    """The agent as it stands: a policy that no longer learns, with the probabilities of its next round."""
-    bases = engine.bases
-    if not engine.learns:
-        return TablePolicy(name=agent.name, actions=bases.table[0], weights=bases.weight[0])
-    batches = int(engine.state.counts[0])
-    name = f"{agent.name}, frozen"
-    bandit = FrozenBandit(
-        name=name,
-        weights=engine.state.weights.copy(),
-        action_features=engine.tape.actions,
-        exploration=exploration_rate(engine.bandit, batches),
-        explore=engine.bandit.explore,
-    )
-    shares = np.empty(len(bases.kind))
-    base_probabilities(engine.selector, engine.state, batches + 1, shares)
-    tables = [
-        TablePolicy(name=name, actions=bases.table[i], weights=bases.weight[i]) for i in range(1, len(bases.kind))
-    ]
-    return Mixture(name=name, parts=[bandit, *tables], shares=tuple(shares))

@@ -1,7 +1,7 @@
 """A barycentric spanner: few actions whose vectors span all the others with small coefficients.
 
-Awerbuch and Kleinberg (STOC 2004), as Zhu et al. (ICML 2022) use it: every action is a combination of the spanner's actions with
-coefficients in [-C, C], so exploring over the spanner explores them all.
+Awerbuch and Kleinberg (STOC 2004), as Zhu et al. (ICML 2022) use it: every action is a combination of the spanner's
+actions with coefficients in [-C, C], so exploring over the spanner explores them all.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from counterplay.errors import ConfigurationError
 
 
 def reduced(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
-    """Action vectors `(K, m)` in their ``dimensions`` main directions: U S of the singular value decomposition, not centred.
+    """Action vectors `(K, m)` in their ``dimensions`` main directions: U S of the singular value decomposition, not
+    centred.
 
-    Each direction's sign is fixed (its largest entry is positive), so that the result does not depend on the solver. Where the
-    vectors have fewer directions than asked for, the result has as many columns as they have.
+    Each direction's sign is fixed (its largest entry is positive), so that the result does not depend on the solver.
+    Where the vectors have fewer directions than asked for, the result has as many columns as they have.
     """
     left, sizes, _ = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
     rank = int(np.sum(sizes > 1e-6 * sizes[0]))

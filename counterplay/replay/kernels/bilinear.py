@@ -1,7 +1,7 @@
 """The bandit's model: logit(x, a) = x W z_a + b, learned by Adam on the chosen action's loss.
 
-Chen, Zhang and Zhu (EMNLP 2024, appendix A.2) and Zhu, Foster, Langford and Mineiro (ICML 2022): W starts at zero, the loss is
-taken on the played action only, its mean over a batch of 32 is one Adam step, the learning rate decays as
+Chen, Zhang and Zhu (EMNLP 2024, appendix A.2) and Zhu, Foster, Langford and Mineiro (ICML 2022): W starts at zero,
+the loss is taken on the played action only, its mean over a batch of 32 is one Adam step, the learning rate decays as
 sqrt(t0 / (t0 + t)) and the exploration as (e0 / (e0 + t))^(1/3), t in batches.
 """
 
@@ -22,7 +22,7 @@ _ONE = np.float32(1.0)
 
 
 @compiled_sums
-def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> np.float32:
     total = np.float32(0.0)
     for j in range(left.shape[0]):
         total += left[j] * right[j]
@@ -84,7 +84,7 @@ def best_candidate(tape: Tape, decision: int, projected: NDArray[np.float32]) ->
 @compiled
 def exploration_rate(bandit: BanditSettings, batches: int) -> float:
     delay = bandit.exploration_delay
-    return bandit.exploration * (delay / (delay + batches)) ** (1.0 / 3.0)
+    return float(bandit.exploration * (delay / (delay + batches)) ** (1.0 / 3.0))
 
 
 @compiled
@@ -101,7 +101,7 @@ def explored_probability(tape: Tape, bandit: BanditSettings, decision: int, acti
     if bandit.explore.shape[0] > 0:
         for e in range(bandit.explore.shape[0]):
             if bandit.explore[e] == action:
-                return 1.0 / bandit.explore.shape[0]
+                return float(1.0 / bandit.explore.shape[0])
         return 0.0
     return 1.0 / allowed_count(tape, decision)
 
@@ -138,7 +138,8 @@ def learn(
     rewards: NDArray[np.float64],
     gradient: NDArray[np.float32],
 ) -> None:
-    """One update from a batch: rows `(B, d)`, projected = rows @ W `(B, m)` (overwritten), played and rewards `(B,)`."""
+    """One update from a batch: rows `(B, d)`, projected = rows @ W `(B, m)` (overwritten), played and rewards
+    `(B,)`."""
     size = rows.shape[0]
     bias_gradient = np.zeros(1, np.float32)
     for r in range(size):

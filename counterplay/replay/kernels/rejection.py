@@ -1,8 +1,9 @@
 """Rejection replay: the log knows one action a decision, and its propensity.
 
-A decision is accepted with probability c pi(a|x) / mu(a|x), one c for the whole run; then the accepted decisions have the
-law of an on-line run of the agent (Li et al., WSDM 2011, for uniform logs; Dudik et al., UAI 2012). The acceptance uses the
-agent's whole probability of the logged action, so who acted is drawn afterwards, from its posterior given that action.
+A decision is accepted with probability c pi(a|x) / mu(a|x), one c for the whole run; then the accepted decisions have
+the law of an on-line run of the agent (Li et al., WSDM 2011, for uniform logs; Dudik et al., UAI 2012). The
+acceptance uses the agent's whole probability of the logged action, so who acted is drawn afterwards, from its
+posterior given that action.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def replay_by_rejection(
     """Replay until the log ends or ``trace`` is full.
 
     Returns:
-        rounds accepted, decisions read, decisions whose acceptance probability exceeded 1, the sum of those excesses, and
-        the sum of the acceptance probabilities (capped at 1): the accepted rounds to expect.
+        rounds accepted, decisions read, decisions whose acceptance probability exceeded 1, the sum of those excesses,
+        and the sum of the acceptance probabilities (capped at 1): the accepted rounds to expect.
     """
     count, horizon, learns = tape.order.shape[0], trace.reward.shape[0], bases.kind[0] == BANDIT
     members = bases.kind.shape[0]

@@ -1,7 +1,7 @@
 """Who acts: the selector's probabilities, its smoothing, its budget, and its learning.
 
-Base 0 is the bandit; the others are models. Schedules count batches from 1 (as the released code of Chen, Zhang and Zhu, EMNLP 2024, does);
-budgets count the decisions in which a model acted.
+Base 0 is the bandit; the others are models. Schedules count batches from 1 (as the released code of Chen, Zhang and
+Zhu, EMNLP 2024, does); budgets count the decisions in which a model acted.
 """
 
 from __future__ import annotations
