@@ -1,0 +1,179 @@
+"""Diagnostics of weights, and the gate that stands beside every number.
+
+| gate | when (the first that applies is the reason) |
+|---|---|
+| `unreliable` | fewer than 2 units; effective sample size < 100; largest weight > 10 % of the sum; Pareto k > 0.7; |
+| | mean weight off 1 by more than 0.1 with p < 1e-4; shrinking took more than half of the weight |
+| `caution` | the estimator's own (`dm`); effective sample size < 400; Pareto k > 0.5; mean weight off 1 by more than |
+| | 0.02 with p < 1e-3; shrinking took more than 5 % of the weight; fewer than 30 units; no variation at all |
+| `ok` | none of these |
+
+The test of the mean weight misses lack of support that is confined to rare contexts, and no test sees propensities that
+are wrong yet average out. `ok` means that nothing alarming was seen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from counterplay.estimators.estimate import Diagnostics, Gate, number
+from counterplay.estimators.evidence import Array
+from counterplay.estimators.moments import linearise
+from counterplay.estimators.terms import Estimator
+from counterplay.estimators.weights import TAIL, WeightSums
+
+SMALL_TAIL = 5
+FEW_VALUES = 10
+
+
+def t_quantile(level: float, units: int) -> float:
+    """The two-sided quantile: t with units - 1 degrees of freedom leaves (1 - level) / 2 above it."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(units - 1.0, 0.5 + level / 2))
+
+
+def two_sided_p(t: float, units: int) -> float:
+    """P(|T| >= |t|) with units - 1 degrees of freedom."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(units - 1.0, -abs(t)))
+
+
+def weight_diagnostics(sums: WeightSums) -> list[Diagnostics]:
+    """One `Diagnostics` for each policy in the sums."""
+    moments = sums.mean.moments()
+    mean, error, _ = linearise(moments)
+    found = []
+    for p, tail in enumerate(sums.tail):
+        largest = float(tail[-1]) if len(tail) else 0.0
+        total = float(sums.total[p])
+        k, note = pareto_k(tail, sums.n)
+        p_value, missing = _mean_test(float(mean[p]), float(error[p]), moments.count)
+        found.append(
+            Diagnostics(
+                n=sums.n,
+                units=moments.count,
+                effective_sample_size=_effective(total, float(sums.squares[p])),
+                largest_weight=number(largest),
+                largest_weight_share=number(largest / total) if total > 0 else None,
+                mean_weight=number(total / sums.n),
+                mean_weight_p=p_value,
+                share_zero_weight=float(sums.zeros[p]) / sums.n,
+                share_without_support=missing,
+                pareto_k=k,
+                note=note,
+            )
+        )
+    return found
+
+
+def _effective(total: float, square: float) -> float | None:
+    # Divided first: the square of the total may overflow where the sum of squares does not.
+    return number(total / square * total) if square > 0 else 0.0
+
+
+def _mean_test(mean: float, error: float, units: int) -> tuple[float | None, float | None]:
+    if units < 2 or not math.isfinite(error):
+        return None, None
+    if error == 0:
+        same = abs(mean - 1) < 1e-9
+        return (1.0, 0.0) if same else (0.0, max(0.0, 1 - mean))
+    return two_sided_p((mean - 1) / error, units), max(0.0, 1 - mean - t_quantile(0.95, units) * error)
+
+
+def pareto_k(tail: Array, n: int) -> tuple[float | None, str]:
+    """Shape k of the largest min(0.2 n, 3 sqrt n) of n weights, or None with the reason.
+
+    `tail`: the largest positive weights, ascending (at most 4096: above 1.8 million decisions the fit uses those).
+    Vehtari, Simpson, Gelman, Yao & Gabry 2024 The fit assumes a continuous tail: weights that take a
+    handful of values (uniform logging, deterministic policy) are bounded, and k says nothing about them.
+    """
+    size = min(int(min(0.2 * n, math.ceil(3 * math.sqrt(n)))), TAIL - 1)
+    if size < SMALL_TAIL:
+        return None, f"no Pareto k: {n} decisions are too few for a tail"
+    padded = np.concatenate([np.zeros(max(0, size + 1 - len(tail))), tail])[-size - 1 :]
+    excess = padded[1:] - padded[0]
+    if len(np.unique(excess)) < FEW_VALUES:
+        return None, "no Pareto k: the largest weights take a few values only"
+    excess = excess[excess > 0]
+    k = _generalised_pareto(excess) if len(excess) >= SMALL_TAIL else math.nan
+    return (k, "") if math.isfinite(k) else (None, "no Pareto k: the tail could not be fitted")
+
+
+def _generalised_pareto(excess: Array) -> float:
+    """Shape of the generalised Pareto for excesses (m,), ascending and positive.
+
+    Zhang & Stephens 2009, with the weak prior at 0.5 of Vehtari et al. 2024.
+    """
+    m = len(excess)
+    excess = excess / excess[-1]
+    grid = 30 + int(math.sqrt(m))
+    theta = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
+    theta = theta / (3 * excess[int(m / 4 + 0.5) - 1]) + 1.0
+    with np.errstate(all="ignore"):
+        shape = np.log1p(-theta[:, None] * excess).mean(axis=1)
+        likelihood = m * (np.log(-theta / shape) - shape - 1)
+        weight = 1 / np.exp(likelihood - likelihood[:, None]).sum(axis=1)
+    weight = np.where(np.isfinite(weight) & (weight >= 10 * np.finfo(float).eps), weight, 0.0)
+    if weight.sum() <= 0:
+        return math.nan
+    best = float((theta * weight).sum() / weight.sum())
+    k = float(np.log1p(-best * excess).mean())
+    return (m * k + 10 * 0.5) / (m + 10)
+
+
+def gate(diagnostics: Diagnostics, estimator: Estimator, std_error: float | None) -> tuple[Gate, str]:
+    """The gate and its reason; the table of thresholds stands in this module's docstring."""
+    reason = _unreliable(diagnostics, estimator)
+    if reason:
+        return "unreliable", reason
+    reason = _caution(diagnostics, estimator, std_error)
+    return ("caution", reason) if reason else ("ok", "")
+
+
+def _unreliable(d: Diagnostics, estimator: Estimator) -> str:
+    if d.units < 2:
+        return f"{d.units} independent unit gives no interval"
+    if d.effective_sample_size is not None and d.effective_sample_size < 100:
+        return f"the effective sample size is {d.effective_sample_size:.3g} of {d.n} decisions"
+    if d.largest_weight_share is not None and d.largest_weight_share > 0.1:
+        return f"one decision carries {d.largest_weight_share:.0%} of the weight"
+    if d.pareto_k is not None and d.pareto_k > 0.7:
+        return f"the weights have too heavy a tail (Pareto k {d.pareto_k:.2f})"
+    if d.mean_weight is None:
+        return ""
+    if estimator.weight_mean == "one" and _off(d, 0.1, 1e-4):
+        return f"the mean weight is {d.mean_weight:.3g}, not 1: wrong propensities, or actions that were never logged"
+    if estimator.weight_mean == "shrunk" and d.mean_weight < 0.5:
+        return f"shrinking took {1 - d.mean_weight:.0%} of the weight"
+    return ""
+
+
+def _caution(d: Diagnostics, estimator: Estimator, std_error: float | None) -> str:
+    if estimator.caution:
+        return estimator.caution
+    if d.effective_sample_size is not None and d.effective_sample_size < 400:
+        return f"the effective sample size is {d.effective_sample_size:.3g} of {d.n} decisions"
+    if d.pareto_k is not None and d.pareto_k > 0.5:
+        return f"the weights have a heavy tail (Pareto k {d.pareto_k:.2f})"
+    if d.mean_weight is not None and estimator.weight_mean == "one" and _off(d, 0.02, 1e-3):
+        return f"the mean weight is {d.mean_weight:.3g}, a little off 1: check the propensities"
+    if d.mean_weight is not None and estimator.weight_mean == "shrunk" and d.mean_weight < 0.95:
+        return f"shrinking took {1 - d.mean_weight:.0%} of the weight: the value is biased"
+    if d.units < 30:
+        return f"{d.units} independent units are few for an interval"
+    if std_error == 0:
+        return "the decisions show no variation, so the interval has no width; that is no proof that there is none"
+    return ""
+
+
+def _off(d: Diagnostics, effect: float, p: float) -> bool:
+    return (
+        d.mean_weight is not None
+        and d.mean_weight_p is not None
+        and abs(d.mean_weight - 1) > effect
+        and d.mean_weight_p < p
+    )

@@ -1,0 +1,190 @@
+"""Evidence: what replay leaves for each decision, checked once, when it is made.
+
+Regimes. With known propensities every estimator of the importance family applies. Without them (`propensity=None`)
+those estimators refuse by name, and only what needs no propensity is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from counterplay.errors import EvidenceError
+
+Array = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+ROUNDING = 1e-9
+"""How far above 1 a probability may stand: sums of softmax outputs end a few ulps above it."""
+
+SMALLEST_PROPENSITY = 1e-100
+"""Below this a squared weight leaves the range of float64; no logging policy drew such an action."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """Arrays over n decisions and P policies; never anything as wide as the number of actions.
+
+    | field | shape | meaning |
+    |---|---|---|
+    | `reward` | (n,) | what the logged action earned |
+    | `propensity` | (n,), None | the logging policy's probability of the logged action, in (0, 1] |
+    | `target` | (P, n) | pi(logged action given context) of each policy, in [0, 1]; (n,) stands for one policy |
+    | `q_logged` | (n,), None | a reward model's prediction for the logged action |
+    | `q_target` | (P, n), None | sum over candidates of pi times prediction |
+    | `cluster` | (n,) int64, None | decisions that are not independent of each other share a code |
+    | `policies` | P names | "policy 0", "policy 1", ... where none are given |
+
+    Arrays are kept as C-ordered float64 and must not be written to afterwards.
+    Raises `EvidenceError` with the first bad row and how many there are.
+    """
+
+    reward: Array
+    target: Array
+    propensity: Array | None = None
+    q_logged: Array | None = None
+    q_target: Array | None = None
+    cluster: Codes | None = None
+    policies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _put(self, "reward", _vector("reward", self.reward, None))
+        n = len(self.reward)
+        if n == 0:
+            raise EvidenceError("The evidence has zero rows: nothing was logged, or a filter removed every decision.")
+        _put(self, "target", _matrix("target", self.target, n, None))
+        _put(self, "policies", _names(self.policies, len(self.target)))
+        _finite("reward", self.reward, self.policies)
+        _within("target", self.target, lambda a: (a >= 0) & (a <= 1 + ROUNDING), "in [0, 1]", self.policies)
+        if self.propensity is not None:
+            _put(self, "propensity", _vector("propensity", self.propensity, n))
+            _check_propensity(self.propensity)
+        if self.q_logged is not None:
+            _put(self, "q_logged", _vector("q_logged", self.q_logged, n))
+            _finite("q_logged", self.q_logged, self.policies)
+        if self.q_target is not None:
+            _put(self, "q_target", _matrix("q_target", self.q_target, n, len(self.target)))
+            _finite("q_target", self.q_target, self.policies)
+        if self.cluster is not None:
+            _put(self, "cluster", _codes(self.cluster, n))
+
+    @classmethod
+    def of_rewards(cls, reward: npt.ArrayLike, *, cluster: npt.ArrayLike | None = None, policy: str = "") -> Evidence:
+        """Evidence of what one policy or agent earned where it acted itself: its accepted or its exact rewards (n,)."""
+        rewards = _vector("reward", reward, None)
+        codes = None if cluster is None else _codes(cluster, len(rewards))
+        names = (policy,) if policy else ("logged",)
+        return cls(reward=rewards, target=np.ones((1, len(rewards))), cluster=codes, policies=names)
+
+    @cached_property
+    def weight(self) -> Array:
+        """(P, n) importance weights target / propensity: computed once for all estimators that use them."""
+        if self.propensity is None:
+            raise EvidenceError("There are no weights without propensities.")
+        return self.target / self.propensity
+
+    def part(self, rows: slice, policies: slice = slice(None), *, clustered: bool = True) -> Evidence:
+        """Some decisions and some policies, as views: nothing is copied and nothing is checked again.
+
+        `clustered=False` leaves the clusters out.
+        """
+        part = object.__new__(Evidence)
+        for field in fields(Evidence):
+            value: Any = getattr(self, field.name)
+            if field.name == "policies":
+                value = value[policies]
+            elif field.name == "cluster" and not clustered:
+                value = None
+            elif value is not None:
+                value = value[policies, rows] if value.ndim == 2 else value[rows]
+            _put(part, field.name, value)
+        return part
+
+    def __len__(self) -> int:
+        """The number of decisions."""
+        return len(self.reward)
+
+
+def _put(evidence: Evidence, name: str, value: Any) -> None:
+    object.__setattr__(evidence, name, value)
+
+
+def _floats(name: str, value: npt.ArrayLike) -> Array:
+    if not isinstance(value, np.ndarray):
+        value = np.asarray(value)
+    if value.dtype.kind not in "fiub":
+        raise EvidenceError(f"{name} holds {value.dtype} values; numbers are needed.")
+    return np.ascontiguousarray(value, dtype=np.float64)
+
+
+def _vector(name: str, value: npt.ArrayLike, n: int | None) -> Array:
+    array = _floats(name, value)
+    if array.ndim != 1:
+        raise EvidenceError(f"{name} has shape {array.shape}; one number a decision is needed, shape (n,).")
+    if n is not None and len(array) != n:
+        raise EvidenceError(f"{name} has {len(array)} rows and reward has {n}; they describe the same decisions.")
+    return array
+
+
+def _matrix(name: str, value: npt.ArrayLike, n: int, policies: int | None) -> Array:
+    array = _floats(name, value)
+    if array.ndim == 1:
+        array = array[None, :]
+    if array.ndim != 2 or array.shape[1] != n or (policies is not None and len(array) != policies) or not len(array):
+        rows = "P" if policies is None else str(policies)
+        raise EvidenceError(f"{name} has shape {array.shape}; ({rows}, {n}) is needed: policies by decisions.")
+    return array
+
+
+def _codes(value: npt.ArrayLike, n: int) -> Codes:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise EvidenceError(f"cluster holds {array.dtype} values; integer codes are needed (np.unique gives them).")
+    if array.shape != (n,):
+        raise EvidenceError(f"cluster has shape {array.shape} and reward has {n} rows; one code a decision is needed.")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _names(policies: Sequence[str], count: int) -> tuple[str, ...]:
+    if isinstance(policies, str):
+        policies = (policies,)
+    names = tuple(policies) or tuple(f"policy {i}" for i in range(count))
+    if len(names) != count:
+        raise EvidenceError(f"There are {len(names)} policy names for {count} rows of target; each row needs one.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise EvidenceError(f"Policy name '{twice[0]}' is used more than once; names tell the estimates apart.")
+    return names
+
+
+def _finite(name: str, array: Array, policies: tuple[str, ...]) -> None:
+    # One sum is finite unless a value is not (or the sum overflows): a pass without a boolean array of the same size.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(array.sum())
+    if not np.isfinite(total):
+        _within(name, array, np.isfinite, "a finite number", policies)
+
+
+def _within(name: str, array: Array, good: Callable[[Any], Any], what: str, policies: tuple[str, ...]) -> None:
+    # The extremes decide (NaN propagates through both); only bad arrays pay for the search.
+    if np.all(good(np.array([array.min(), array.max()]))):
+        return
+    bad = np.argwhere(~good(array))
+    if not len(bad):
+        return
+    first = tuple(int(i) for i in bad[0])
+    where = f"row {first[-1]}" + (f" (policy '{policies[first[0]]}')" if len(first) == 2 and len(policies) > 1 else "")
+    more = f", and so are {len(bad) - 1} more" if len(bad) > 1 else ""
+    raise EvidenceError(f"{name} at {where} is {array[first]:g}{more} of {array.size}; it must be {what}.")
+
+
+def _check_propensity(propensity: Array) -> None:
+    what = "in (0, 1]: a logged action has a positive probability"
+    _within("propensity", propensity, lambda a: (a > 0) & (a <= 1 + ROUNDING), what, ())
+    least = f"at least {SMALLEST_PROPENSITY:g}: its weight would overflow"
+    _within("propensity", propensity, lambda a: a >= SMALLEST_PROPENSITY, least, ())

@@ -1,0 +1,156 @@
+"""What remains of the terms: counts, means and centred cross products over independent units; small, and mergeable.
+
+A unit is a decision, or a cluster of decisions whose terms are summed first. Two shards merge by Chan, Golub & LeVeque
+1983, which is stable, so any order of merging agrees to about 1e-13 relative.
+
+Clusters may straddle shards: the sums of every cluster are kept (32 P bytes a cluster) and added when shards
+merge, so no cut of a log can be wrong. A log without clusters keeps 20 numbers a policy, however long it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from counterplay.errors import EvidenceError
+from counterplay.estimators.evidence import Array, Codes, Evidence
+from counterplay.estimators.terms import Terms
+
+PARTS = 4
+"""Numerator, denominator, baseline, size (the number of decisions in the unit)."""
+
+
+class Linear(NamedTuple):
+    """(P,) values, their standard errors (NaN with fewer than two units), and (P, 4) gradients in the means."""
+
+    value: Array
+    std_error: Array
+    gradient: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Over `count` units: means (P, 4) and centred cross products (P, 4, 4) of the parts."""
+
+    count: int
+    mean: Array
+    spread: Array
+
+    def merge(self, other: Moments) -> Moments:
+        """Both shards together."""
+        total = self.count + other.count
+        delta = other.mean - self.mean
+        spread = self.spread + other.spread
+        spread += (delta[:, :, None] * delta[:, None, :]) * (self.count * other.count / total)
+        return Moments(count=total, mean=self.mean + delta * (other.count / total), spread=spread)
+
+    def moments(self) -> Moments:
+        """Themselves: the units were decisions."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSums:
+    """The sums of the parts over each cluster: `codes` (G,) ascending, `sums` (4, P, G)."""
+
+    codes: Codes
+    sums: Array
+
+    def merge(self, other: ClusterSums) -> ClusterSums:
+        """Both shards together; a cluster in both is one cluster."""
+        codes = np.union1d(self.codes, other.codes)
+        sums = np.zeros((*self.sums.shape[:2], len(codes)))
+        sums[:, :, np.searchsorted(codes, self.codes)] = self.sums
+        sums[:, :, np.searchsorted(codes, other.codes)] += other.sums
+        return ClusterSums(codes=codes, sums=sums)
+
+    def moments(self) -> Moments:
+        """Moments with clusters as units."""
+        terms = Terms(self.sums[0], self.sums[1], self.sums[2])
+        return moments_of(terms, self.sums.shape[1], self.sums[3])
+
+
+Fold = Moments | ClusterSums
+
+
+def moments_of(terms: Terms, policies: int, size: Array | float = 1.0) -> Moments:
+    """Moments of (P, n) terms with the columns as units."""
+    parts = [terms.numerator, terms.denominator, terms.baseline, size]
+    mean = np.empty((policies, PARTS))
+    spread = np.zeros((policies, PARTS, PARTS))
+    centred: dict[int, Array] = {}
+    count = 1
+    for i, part in enumerate(parts):
+        if isinstance(part, np.ndarray):
+            rows = np.atleast_2d(part)
+            count = rows.shape[1]
+            means = np.add.reduce(rows, axis=1) / count
+            centred[i] = rows - means[:, None]
+            mean[:, i] = means
+        else:
+            mean[:, i] = part
+    for i, left in centred.items():
+        for j, right in centred.items():
+            if i <= j:
+                # A sum of products, not a matrix product: its bits depend neither on threads nor on the other policies.
+                spread[:, i, j] = spread[:, j, i] = np.add.reduce(left * right, axis=1)
+    return Moments(count=count, mean=mean, spread=spread)
+
+
+def cluster_sums_of(terms: Terms, policies: int, codes: Codes, inverse: Codes) -> ClusterSums:
+    """Sums of (P, n) terms over clusters; `inverse` (n,) holds positions in `codes` (G,)."""
+    count = np.bincount(inverse, minlength=len(codes)).astype(np.float64)
+    sums = np.zeros((PARTS, policies, len(codes)))
+    sums[3] = count
+    for i, part in enumerate((terms.numerator, terms.denominator, terms.baseline)):
+        if isinstance(part, np.ndarray):
+            for p, row in enumerate(np.broadcast_to(np.atleast_2d(part), (policies, len(inverse)))):
+                sums[i, p] = np.bincount(inverse, weights=row, minlength=len(codes))
+        else:
+            sums[i] = part * count
+    return ClusterSums(codes=codes, sums=sums)
+
+
+def merge_folds(left: Fold, right: Fold) -> Fold:
+    """Both shards together; refuses to mix clustered decisions with decisions that have no clusters."""
+    if isinstance(left, Moments) and isinstance(right, Moments):
+        return left.merge(right)
+    if isinstance(left, ClusterSums) and isinstance(right, ClusterSums):
+        return left.merge(right)
+    raise EvidenceError("One shard has clusters and the other has none: give both clusters, or neither.")
+
+
+def units_of(evidence: Evidence) -> tuple[Codes, Codes] | None:
+    """(codes (G,), inverse (n,)) of the clusters, or None where the evidence names none."""
+    if evidence.cluster is None:
+        return None
+    codes, inverse = np.unique(evidence.cluster, return_inverse=True)
+    return codes, inverse
+
+
+def linearise(moments: Moments) -> Linear:
+    """value = baseline / size + numerator / denominator, with the delta method for both ratios.
+
+    Var = g' S g / (G (G - 1)), g the gradient in the means and S the centred cross products over G units (Cochran 1977;
+    with G - 1 it is the usual s^2 / n where denominators are constant). NaN where a denominator is 0.
+    """
+    mean, count = moments.mean, moments.count
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio, level = mean[:, 0] / mean[:, 1], mean[:, 2] / mean[:, 3]
+        gradient = np.stack([1 / mean[:, 1], -ratio / mean[:, 1], 1 / mean[:, 3], -level / mean[:, 3]], axis=1)
+        products = gradient[:, :, None] * gradient[:, None, :] * moments.spread
+        square = np.add.reduce(products.reshape(len(mean), -1), axis=1)
+        square = np.where(square <= _rounding(products, gradient * mean, count), 0.0, square)
+        std_error = np.sqrt(square / (count * (count - 1.0))) if count > 1 else np.full(len(mean), np.nan)
+    return Linear(ratio + level, std_error, gradient)
+
+
+def _rounding(products: Array, parts: Array, count: int) -> Array:
+    # A constant reward leaves nothing but rounding error of large terms that cancel; a width made of it is no width.
+    cancelled = 1e-13 * np.add.reduce(np.abs(products).reshape(len(products), -1), axis=1)
+    flat: Array = count * (16 * np.finfo(float).eps) ** 2 * np.add.reduce(parts**2, axis=1)
+    # One part alone cannot cancel: then only the flat error counts.
+    alone = np.count_nonzero(products.reshape(len(products), -1), axis=1) <= 1
+    return np.maximum(np.where(alone, 0.0, cancelled), flat)

@@ -1,0 +1,68 @@
+"""What remains of the weights: the sums and the largest values that the diagnostics need; small, and mergeable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from counterplay.estimators.evidence import Array, Codes
+from counterplay.estimators.moments import Fold, cluster_sums_of, merge_folds, moments_of
+from counterplay.estimators.terms import Terms
+
+TAIL = 4096
+"""How many of the largest weights are kept: as many as Pareto k wants (3 sqrt n) up to 1.8 million decisions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSums:
+    """Over n decisions, for P policies (or for 1, where all policies share the weights).
+
+    `total`, `squares`, `zeros` (P,): sums of w, w^2 and [w = 0]; `tail`: P arrays with the largest positive weights,
+    ascending, at most `TAIL` of them; `mean`: the moments behind the test of the mean weight, clusters as units.
+    """
+
+    n: int
+    total: Array
+    squares: Array
+    zeros: Array
+    tail: tuple[Array, ...]
+    mean: Fold
+
+    def merge(self, other: WeightSums) -> WeightSums:
+        """Both shards together."""
+        return WeightSums(
+            n=self.n + other.n,
+            total=self.total + other.total,
+            squares=self.squares + other.squares,
+            zeros=self.zeros + other.zeros,
+            tail=tuple(_largest(np.concatenate(pair)) for pair in zip(self.tail, other.tail, strict=True)),
+            mean=merge_folds(self.mean, other.mean),
+        )
+
+    def floors(self) -> Array:
+        """(P,) a weight that is not above this cannot change the tail."""
+        return np.array([tail[0] if len(tail) == TAIL else 0.0 for tail in self.tail])
+
+
+def weight_sums_of(weight: Array, clusters: tuple[Codes, Codes] | None, floors: Array | None = None) -> WeightSums:
+    """The sums of (P, n) weights. `floors` (P,) spares the sorting of weights that another shard's tail excludes."""
+    policies, n = weight.shape
+    low = np.zeros(policies) if floors is None else floors
+    with np.errstate(over="ignore"):
+        squares = np.add.reduce(weight * weight, axis=1)
+    terms = Terms(weight)
+    return WeightSums(
+        n=n,
+        total=np.add.reduce(weight, axis=1),
+        squares=squares,
+        zeros=n - np.count_nonzero(weight, axis=1).astype(np.float64),
+        tail=tuple(_largest(row[row > least]) for row, least in zip(weight, low, strict=True)),
+        mean=moments_of(terms, policies) if clusters is None else cluster_sums_of(terms, policies, *clusters),
+    )
+
+
+def _largest(weights: Array) -> Array:
+    if len(weights) > TAIL:
+        weights = np.partition(weights, len(weights) - TAIL)[-TAIL:]
+    return np.sort(weights)

@@ -1,0 +1,329 @@
+"""Blocks, shards, clusters, diagnostics, comparison, reward models."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from counterplay.errors import ConfigurationError, EvidenceError
+from counterplay.estimators import (
+    CrossFittedRidge,
+    Diagnostics,
+    Evidence,
+    NormalEquations,
+    assign_folds,
+    compare,
+    evaluate,
+    resolve,
+)
+from counterplay.estimators.diagnostics import gate, pareto_k
+from counterplay.estimators.statistic import BLOCK, statistic_of
+from counterplay.estimators.weights import TAIL
+
+NAMES = ("ips", "snips", "dr", "sndr", "clipped_ips(2)", "on_policy")
+
+
+def _log(n: int, policies: int = 3, seed: int = 0) -> Evidence:
+    rng = np.random.default_rng(seed)
+    target = rng.random((policies, n)) ** 2
+    return Evidence(
+        reward=rng.random(n),
+        propensity=rng.uniform(0.05, 1, n),
+        target=target,
+        q_logged=rng.random(n),
+        q_target=rng.random((policies, n)),
+    )
+
+
+def test_many_blocks_equal_the_formulas() -> None:
+    evidence = _log(3 * BLOCK + 17)
+    weight, reward, n = evidence.weight, evidence.reward, len(evidence)
+    assert evidence.q_target is not None
+    correction = weight * (reward - evidence.q_logged)
+    found = {(e.policy, e.estimator): e for e in evaluate(evidence, NAMES)}
+    for p, policy in enumerate(evidence.policies):
+        terms = weight[p] * reward
+        ips, snips = found[policy, "ips"], found[policy, "snips"]
+        assert ips.value == pytest.approx(terms.mean(), rel=1e-12)
+        assert ips.std_error == pytest.approx(terms.std(ddof=1) / np.sqrt(n), rel=1e-12)
+        ratio = terms.sum() / weight[p].sum()
+        assert snips.value == pytest.approx(ratio, rel=1e-12)
+        residual = (terms - ratio * weight[p]) / weight[p].mean()
+        assert snips.std_error == pytest.approx(residual.std(ddof=1) / np.sqrt(n), rel=1e-9)
+        dr = evidence.q_target[p] + correction[p]
+        assert found[policy, "dr"].std_error == pytest.approx(dr.std(ddof=1) / np.sqrt(n), rel=1e-12)
+        sndr = evidence.q_target[p].mean() + correction[p].sum() / weight[p].sum()
+        assert found[policy, "sndr"].value == pytest.approx(sndr, rel=1e-12)
+
+
+def test_a_stream_of_uneven_batches_in_any_order() -> None:
+    evidence = _log(50_000)
+    whole = evaluate(evidence, NAMES)
+    cuts = [0, 1, 100, 20_000, 20_001, 50_000]
+    parts = [evidence.part(slice(a, b)) for a, b in pairwise(cuts)]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
+        statistic = statistic_of(parts[order[0]], NAMES)
+        for i in order[1:]:
+            statistic = statistic.add(parts[i])
+        for ours, theirs in zip(statistic.estimate(), whole, strict=True):
+            assert ours.value == pytest.approx(theirs.value, rel=1e-12)
+            assert ours.std_error == pytest.approx(theirs.std_error, rel=1e-12)
+            assert ours.diagnostics.pareto_k == theirs.diagnostics.pareto_k
+            assert ours.n == theirs.n
+
+
+def test_clusters_that_straddle_shards() -> None:
+    evidence = replace(_log(1000), cluster=np.random.default_rng(1).integers(-5, 90, 1000))
+    left, right = evidence.part(slice(0, 333)), evidence.part(slice(333, 1000))
+    merged = statistic_of(right, NAMES).merge(statistic_of(left, NAMES)).estimate()
+    for ours, theirs in zip(merged, evaluate(evidence, NAMES), strict=True):
+        assert ours.std_error == pytest.approx(theirs.std_error, rel=1e-11)
+        assert ours.diagnostics.units == 95
+
+
+def test_clustered_error_equals_the_formula() -> None:
+    cluster = np.random.default_rng(1).integers(0, 50, 1000)
+    evidence = replace(_log(1000, 1), cluster=cluster)
+    estimate = evaluate(evidence, "ips")[0]
+    terms = (evidence.weight[0] * evidence.reward) - estimate.value
+    sums = np.bincount(cluster, weights=terms)
+    assert estimate.std_error == pytest.approx(np.sqrt(50 / 49 * (sums**2).sum()) / 1000, rel=1e-10)
+
+
+def test_t_is_wider_than_normal_and_they_meet() -> None:
+    few, many = _log(40), _log(40_000)
+    ratio = [
+        (evaluate(e, "snips")[0].high - evaluate(e, "snips")[0].value)
+        / (evaluate(e, "snips", interval="normal")[0].high - evaluate(e, "snips")[0].value)
+        for e in (few, many)
+    ]
+    assert ratio[0] == pytest.approx(2.022691 / 1.959964, rel=1e-5)
+    assert ratio[1] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])
+def test_pareto_k_finds_the_shape(shape: float) -> None:
+    n = 100_000
+    weight = np.random.default_rng(3).random(n) ** -shape
+    k, note = pareto_k(np.sort(weight)[-TAIL:], n)
+    assert note == ""
+    assert k == pytest.approx(shape, abs=0.1)
+
+
+@pytest.mark.parametrize("values", [(0.0, 10.0), (0.0, 2.0, 5.0), (1.0,)])
+def test_weights_of_few_values_have_no_tail(values: tuple[float, ...]) -> None:
+    weight = np.random.default_rng(4).choice(values, 36_343, p=[0.9, 0.1] if len(values) == 2 else None)
+    k, note = pareto_k(np.sort(weight[weight > 0])[-TAIL:], len(weight))
+    assert k is None
+    assert "few values" in note
+
+
+def test_heavy_tail_is_unreliable() -> None:
+    n = 50_000
+    weight = 0.2 * np.random.default_rng(5).random(n) ** -0.8
+    propensity = np.full(n, 1e-5)
+    estimate = evaluate(Evidence(reward=np.ones(n), propensity=propensity, target=weight * propensity), "snips")[0]
+    assert estimate.gate == "unreliable"
+    assert estimate.diagnostics.pareto_k == pytest.approx(0.8, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "estimator", "error", "gate_", "reason"),
+    [
+        ({}, "ips", 0.1, "ok", ""),
+        ({"units": 1}, "ips", None, "unreliable", "1 independent unit"),
+        ({"effective_sample_size": 99.0}, "ips", 0.1, "unreliable", "effective sample size is 99"),
+        ({"largest_weight_share": 0.11}, "ips", 0.1, "unreliable", "11% of the weight"),
+        ({"pareto_k": 0.71}, "ips", 0.1, "unreliable", "too heavy a tail"),
+        ({"mean_weight": 0.89, "mean_weight_p": 1e-5}, "ips", 0.1, "unreliable", "mean weight is 0.89, not 1"),
+        ({"mean_weight": 0.89, "mean_weight_p": 0.1}, "ips", 0.1, "ok", ""),
+        ({"mean_weight": 1.001, "mean_weight_p": 1e-9}, "ips", 0.1, "ok", ""),
+        ({"mean_weight": 0.49, "mean_weight_p": None}, "clipped_ips(2)", 0.1, "unreliable", "took 51%"),
+        ({"mean_weight": 0.2, "mean_weight_p": None}, "replay", 0.1, "ok", ""),
+        ({"effective_sample_size": 399.0}, "ips", 0.1, "caution", "effective sample size is 399"),
+        ({"pareto_k": 0.51}, "ips", 0.1, "caution", "heavy tail"),
+        ({"mean_weight": 1.03, "mean_weight_p": 1e-4}, "ips", 0.1, "caution", "a little off 1"),
+        ({"mean_weight": 0.94, "mean_weight_p": None}, "clipped_ips(2)", 0.1, "caution", "took 6%"),
+        ({"units": 29}, "ips", 0.1, "caution", "29 independent units"),
+        ({}, "ips", 0.0, "caution", "no variation"),
+        ({}, "dm", 0.1, "caution", "model's error"),
+    ],
+)
+def test_gate(seen: dict, estimator: str, error: float | None, gate_: str, reason: str) -> None:
+    good = {"n": 1000, "units": 1000, "effective_sample_size": 500.0, "largest_weight_share": 0.01, "mean_weight": 1.0}
+    found = gate(Diagnostics(**(good | {"mean_weight_p": 0.5} | seen)), resolve(estimator), error)
+    assert found[0] == gate_
+    assert reason in found[1]
+    assert bool(found[1]) == (gate_ != "ok")
+
+
+def test_statistics_travel_between_processes() -> None:
+    every = (*NAMES, "dm", "dros(10)", "switch_dr(2)", "subgaussian_ips(0.1)")
+    statistic = statistic_of(_log(500), every)
+    assert pickle.loads(pickle.dumps(statistic)).estimate() == statistic.estimate()  # noqa: S301
+
+
+def test_uniform_log_of_deterministic_policy_is_ok() -> None:
+    rng = np.random.default_rng(6)
+    n = 36_343
+    evidence = Evidence(
+        reward=rng.random(n) < 0.3, propensity=np.full(n, 0.1), target=(rng.random(n) < 0.1).astype(float)
+    )
+    for estimate in evaluate(evidence, ("ips", "snips")):
+        assert (estimate.gate, estimate.reason) == ("ok", "")
+        assert estimate.diagnostics.share_zero_weight == pytest.approx(0.9, abs=0.01)
+        assert estimate.diagnostics.share_without_support == 0
+
+
+def test_the_order_of_estimates() -> None:
+    found = evaluate(_log(50, 2), ("snips", "ips", "snipw"))
+    assert [(e.policy, e.estimator) for e in found] == [
+        ("policy 0", "snips"),
+        ("policy 0", "ips"),
+        ("policy 1", "snips"),
+        ("policy 1", "ips"),
+    ]
+
+
+def _race(n: int = 4000, policies: int = 6, lift: float = 0.0, seed: int = 0) -> Evidence:
+    rng = np.random.default_rng(seed)
+    reward = (rng.random(n) < 0.3).astype(float)
+    propensity = np.full(n, 0.5)
+    target = np.clip(0.5 + 0.2 * rng.standard_normal((policies, n)), 0, 1)
+    target[1] = np.clip(target[1] + lift * (reward - 0.3), 0, 1)
+    return Evidence(reward=reward, propensity=propensity, target=target)
+
+
+def test_differences_are_paired() -> None:
+    evidence = _race(lift=0.3)
+    found = compare(evidence, "policy 0", "ips")
+    terms = evidence.weight * evidence.reward
+    for p, difference in enumerate(found, start=1):
+        d = terms[p] - terms[0]
+        assert difference.policy == f"policy {p}"
+        assert difference.value == pytest.approx(d.mean(), rel=1e-9)
+        assert difference.std_error == pytest.approx(d.std(ddof=1) / np.sqrt(len(d)), rel=1e-9)
+        assert difference.low_all < difference.low < difference.high < difference.high_all
+        assert difference.p_value <= difference.p_max_t <= 1
+        assert difference.p_value <= difference.p_holm <= 1
+        json.dumps(difference.to_json(), allow_nan=False)
+    assert found[0].p_holm < 1e-6
+    own = {e.policy: e for e in evaluate(evidence, "ips")}
+    unpaired = np.hypot(own["policy 0"].std_error, own["policy 2"].std_error)
+    assert found[1].std_error < unpaired
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    evidence = _race()
+    assert compare(evidence, "policy 0", seed=3) == compare(evidence, "policy 0", seed=3)
+
+
+def test_simultaneous_intervals_bound_the_chance_of_any_error() -> None:
+    draws = 200
+    wrong = {"each": 0, "all": 0, "holm": 0}
+    for seed in range(draws):
+        found = compare(_race(1000, 8, seed=seed), "policy 0", "snips", seed=seed, draws=2000)
+        wrong["each"] += any(d.low > 0 or d.high < 0 for d in found)
+        wrong["all"] += any(d.low_all > 0 or d.high_all < 0 for d in found)
+        wrong["holm"] += any(d.p_holm < 0.05 for d in found)
+    limit = 0.05 + 4 * np.sqrt(0.05 * 0.95 / draws)
+    assert wrong["all"] / draws < limit
+    assert wrong["holm"] / draws < limit
+    assert wrong["each"] / draws > limit
+
+
+def test_clustered_comparison_equals_duplicated_rows() -> None:
+    evidence = _race(500)
+    rows = np.repeat(np.arange(500), 3)
+    thrice = Evidence(
+        reward=evidence.reward[rows],
+        propensity=np.full(1500, 0.5),
+        target=evidence.target[:, rows],
+        cluster=rows,
+    )
+    for one, three in zip(compare(evidence, "policy 0"), compare(thrice, "policy 0"), strict=True):
+        assert three.std_error == pytest.approx(one.std_error, rel=1e-9)
+        assert three.p_value == pytest.approx(one.p_value, rel=1e-9)
+
+
+def test_a_policy_equal_to_the_baseline() -> None:
+    evidence = _race(policies=2)
+    same = replace(evidence, target=np.stack([evidence.target[0]] * 2))
+    (difference,) = compare(same, "policy 0")
+    assert (difference.value, difference.low_all, difference.high_all, difference.p_value) == (0, 0, 0, 1)
+
+
+def test_a_policy_without_weight_has_no_difference() -> None:
+    evidence = _race(policies=3)
+    target = evidence.target.copy()
+    target[2] = 0
+    first, second = compare(replace(evidence, target=target), "policy 0")
+    assert first.value is not None
+    assert (second.value, second.low, second.p_holm, second.gate) == (None, None, None, "unreliable")
+    assert second.reason.startswith("policy 2: no logged decision")
+
+
+def test_unknown_baseline() -> None:
+    with pytest.raises(ConfigurationError, match="Did you mean 'policy"):
+        compare(_race(), "polcy 0")
+
+
+def test_folds_are_pure_and_keep_clusters_together() -> None:
+    folds = assign_folds(10_000, 5, seed=1)
+    assert np.bincount(folds).min() > 1800
+    assert np.array_equal(folds[4000:], assign_folds(6000, 5, seed=1, start=4000))
+    assert not np.array_equal(folds, assign_folds(10_000, 5, seed=2))
+    cluster = np.random.default_rng(0).integers(0, 300, 5000)
+    by_cluster = assign_folds(5000, 4, cluster)
+    assert all(len(set(by_cluster[cluster == c])) == 1 for c in range(300))
+
+
+def test_ridge_never_sees_its_own_fold_and_equals_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    x, fold = rng.normal(size=(300, 4)), np.arange(300) % 3
+    reward = x @ [1, 2, 0, -1] + 5 + rng.normal(size=300)
+    model = CrossFittedRidge(x, reward, fold, alpha=2.0)
+    for k in range(3):
+        others = fold != k
+        centred = x[others] - x[others].mean(axis=0)
+        w = np.linalg.solve(centred.T @ centred + 2.0 * np.eye(4), centred.T @ reward[others])
+        b = reward[others].mean() - x[others].mean(axis=0) @ w
+        assert model.predict(x[fold == k], fold[fold == k]) == pytest.approx(x[fold == k] @ w + b, rel=1e-9)
+
+
+def test_ridge_sums_merge() -> None:
+    rng = np.random.default_rng(0)
+    x, reward, fold = rng.normal(size=(9000, 3)), rng.normal(size=9000), np.arange(9000) % 2
+    whole = CrossFittedRidge(x, reward, fold)
+    left = NormalEquations.empty(2, 3).add(x[:10], reward[:10], fold[:10])
+    right = NormalEquations.empty(2, 3).add(x[10:], reward[10:], fold[10:])
+    merged = CrossFittedRidge.from_sums(right.merge(left))
+    assert merged.coefficients == pytest.approx(whole.coefficients, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"alpha": 0.0}, ConfigurationError, "above 0"),
+        ({"fold": np.zeros(10, int)}, EvidenceError, "All decisions are in fold 0"),
+        ({"fold": np.linspace(0, 1, 10)}, EvidenceError, "integers from 0"),
+        ({"fold": np.arange(10) - 1}, EvidenceError, "integers from 0"),
+        ({"reward": np.zeros(9)}, EvidenceError, "do not fit"),
+        ({"features": np.full((10, 2), np.nan)}, EvidenceError, "NaN"),
+        ({"features": np.zeros((0, 2))}, EvidenceError, "at least one decision"),
+    ],
+)
+def test_ridge_refuses(changes: dict, error: type[Exception], message: str) -> None:
+    good = {"features": np.ones((10, 2)), "reward": np.ones(10), "fold": np.arange(10) % 2, "alpha": 1.0}
+    with pytest.raises(error, match=message):
+        CrossFittedRidge(**(good | changes))
+
+
+def test_one_fold_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="at least 2"):
+        assign_folds(10, 1)
