@@ -1,13 +1,24 @@
-"""The tables of a workspace, and their version.
+"""The tables of a workspace, their version, and the way from an older version to this one.
 
-Every table carries the column ``log`` where it belongs to one. Actions are numbered 0..K-1 within a log, in the order of
-first registration; that index is what all arrays hold. ``outcomes`` is sparse: an action of a context that has no row there
-has the reward ``default_reward`` of its log when that is not NULL, and is unknown when it is NULL.
+Every table carries the column ``log`` where it belongs to one. Actions are numbered 0..K-1 within a log, in the order
+of first registration; that index is what all arrays hold. ``outcomes`` is sparse: an action of a context that has no
+row there has the reward ``default_reward`` of its log when that is not NULL, and is unknown when it is NULL.
+
+The tables that grow with the log (contexts, decisions, outcomes, choices, curves) have no primary key: the index of one
+is held in memory and would be larger than the data at 100 million rows. What writes to them keeps them unique.
 """
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+import importlib.metadata
+
+import duckdb
+
+# One entry for each step from version i + 1 to version i + 2. An entry is never edited once released: workspaces that
+# went through it would then differ from those that did not.
+MIGRATIONS: tuple[tuple[str, ...], ...] = ()
+
+SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
 TABLES: dict[str, str] = {
     "workspace": """(
@@ -33,9 +44,9 @@ TABLES: dict[str, str] = {
     "contexts": """(
         log VARCHAR NOT NULL,
         context_id VARCHAR NOT NULL,
+        position BIGINT NOT NULL,
         text VARCHAR,
-        features FLOAT[],
-        PRIMARY KEY (log, context_id))""",
+        features FLOAT[])""",
     "actions": """(
         log VARCHAR NOT NULL,
         action INTEGER NOT NULL,
@@ -60,22 +71,20 @@ TABLES: dict[str, str] = {
         step INTEGER,
         parent VARCHAR,
         depth INTEGER,
-        kind VARCHAR,
-        PRIMARY KEY (log, decision_id))""",
+        kind VARCHAR)""",
     "outcomes": """(
         log VARCHAR NOT NULL,
         context_id VARCHAR NOT NULL,
         action INTEGER NOT NULL,
         reward DOUBLE,
-        cost DOUBLE,
-        PRIMARY KEY (log, context_id, action))""",
+        cost DOUBLE)""",
     "choices": """(
         log VARCHAR NOT NULL,
         policy VARCHAR NOT NULL,
         context_id VARCHAR NOT NULL,
+        rank INTEGER NOT NULL,
         action INTEGER NOT NULL,
-        probability DOUBLE NOT NULL,
-        PRIMARY KEY (log, policy, context_id, action))""",
+        probability DOUBLE NOT NULL)""",
     "quarantine": """(
         log VARCHAR NOT NULL,
         source VARCHAR NOT NULL,
@@ -110,8 +119,7 @@ TABLES: dict[str, str] = {
         run VARCHAR NOT NULL,
         quantity VARCHAR NOT NULL,
         round BIGINT NOT NULL,
-        value DOUBLE NOT NULL,
-        PRIMARY KEY (run, quantity, round))""",
+        value DOUBLE NOT NULL)""",
     "estimates": """(
         experiment VARCHAR NOT NULL,
         log VARCHAR NOT NULL,
@@ -126,5 +134,28 @@ TABLES: dict[str, str] = {
         definition VARCHAR NOT NULL,
         log_hash VARCHAR NOT NULL,
         outputs_hash VARCHAR NOT NULL,
+        results JSON NOT NULL,
         finished_at TIMESTAMPTZ NOT NULL)""",
 }
+
+
+def create(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create every table in an empty database and sign it with the schema version."""
+    for name, columns in TABLES.items():
+        connection.execute(f"CREATE TABLE {name} {columns}")
+    version = importlib.metadata.version("counterplay")
+    connection.execute("INSERT INTO workspace VALUES (?, now(), ?)", [SCHEMA_VERSION, f"counterplay {version}"])
+
+
+def upgrade(connection: duckdb.DuckDBPyConnection, found: int) -> None:
+    """Bring a database from version `found` forward to this one; all steps in one transaction."""
+    connection.execute("BEGIN")
+    try:
+        for step in MIGRATIONS[found - 1 :]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute("UPDATE workspace SET schema_version = ?", [SCHEMA_VERSION])
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

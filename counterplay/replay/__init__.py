@@ -1,0 +1,46 @@
+"""Replay: agents against logs, experiments, and the evidence that estimators need."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from counterplay.replay.evidence import exact_values, gather_evidence
+    from counterplay.replay.experiment import Experiment, load_experiment
+    from counterplay.replay.freezing import policy_of
+    from counterplay.replay.prepared import PreparedLog
+    from counterplay.replay.run import run_experiment
+    from counterplay.replay.single import Replay, replay_exact, replay_rejection
+
+_HOMES = {
+    "Experiment": "experiment",
+    "PreparedLog": "prepared",
+    "Replay": "single",
+    "exact_values": "evidence",
+    "gather_evidence": "evidence",
+    "load_experiment": "experiment",
+    "policy_of": "freezing",
+    "replay_exact": "single",
+    "replay_rejection": "single",
+    "run_experiment": "run",
+}
+__all__ = [
+    "Experiment",
+    "PreparedLog",
+    "Replay",
+    "exact_values",
+    "gather_evidence",
+    "load_experiment",
+    "policy_of",
+    "replay_exact",
+    "replay_rejection",
+    "run_experiment",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The compiler behind the kernels takes half a second to import: only when replay is asked for.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"counterplay.replay.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'counterplay.replay' has no attribute '{name}'")

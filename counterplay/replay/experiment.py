@@ -87,6 +87,8 @@ class _Header:
         for name, least in (("seeds", 1), ("first_seed", 0), ("batch", 1), ("truth_seeds", 2)):
             if getattr(self, name) < least:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.method == "none" and self.estimate is None:
+            raise ConfigurationError('with method = "none" and no [estimate] there is nothing to do: add [estimate].')
         if self.horizon is not None and self.horizon < 1:
             raise ConfigurationError(f"horizon is {self.horizon}; it must be at least 1.")
 

@@ -119,7 +119,8 @@ class PreparedLog:
         if self.log.candidates is not None and self.log.candidates.shape[1] > vectors.shape[1]:
             raise UnsupportedError(
                 f"spanner-greedy needs one action set, or at most {vectors.shape[1]} candidates a decision (then "
-                f"they are the spanner); log '{self.log.name}' has up to {self.log.candidates.shape[1]}. Take epsilon-greedy."
+                f"they are the spanner); log '{self.log.name}' has up to "
+                f"{self.log.candidates.shape[1]}. Take epsilon-greedy."
             )
         return vectors, spanner
 

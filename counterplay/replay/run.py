@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from counterplay.logs.workspace import Workspace, open_workspace
 from counterplay.replay.agents import Bandit, BuiltIn, Hybrid
 from counterplay.replay.estimation import estimate_policies
 from counterplay.replay.evidence import with_outcomes
-from counterplay.replay.experiment import Experiment, canonical_hash, load_experiment
+from counterplay.replay.experiment import Experiment, canonical_hash, experiment_from, load_experiment
 from counterplay.replay.grid import settings_of
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.single import Replay, replay_exact, replay_rejection
@@ -41,7 +41,7 @@ class _Timed:
 
 
 def run_experiment(
-    experiment: Experiment | str | Path,
+    experiment: Experiment | Mapping[str, Any] | str | Path,
     *,
     workspace: str | Path | None = None,
     workers: int | None = None,
@@ -50,7 +50,7 @@ def run_experiment(
     """Run an experiment and store its results in the workspace.
 
     Args:
-        experiment: the experiment, or the path of its TOML file.
+        experiment: the experiment, a table of its settings, or the path of its TOML file.
         workspace: the workspace file; default: the one that the experiment names.
         workers: runs side by side; default: one for each core. The results do not depend on it.
         progress: called with (steps done, steps in all, what is going on).
@@ -62,7 +62,10 @@ def run_experiment(
     Raises:
         ConfigurationError, UnsupportedError, InputError: see the message. Nothing is stored then.
     """
-    settings = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    if isinstance(experiment, Experiment):
+        settings = experiment
+    else:
+        settings = experiment_from(experiment) if isinstance(experiment, Mapping) else load_experiment(experiment)
     place = workspace or settings.workspace
     if place is None:
         raise ConfigurationError('the experiment names no workspace: add workspace = "file.duckdb", or pass one.')
@@ -70,9 +73,9 @@ def run_experiment(
     with open_workspace(place, read_only=True) as source:
         log, choices, truth = _read(source, settings)
     with threadpool_limits(1, user_api="blas"):
-        results, rows = _Run(settings, log, choices, truth, workers or os.cpu_count() or 1, tell).results()
+        results, runs = _Run(settings, log, choices, truth, workers or os.cpu_count() or 1, tell).results()
     with open_workspace(place) as target:
-        store_results(target, **rows)
+        store_results(target, results, runs)
     return results
 
 
@@ -111,8 +114,8 @@ class _Run:
     def _needs_online_truth(self) -> bool:
         return self.settings.method == "rejection" and self.truth is not None
 
-    def results(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The results for the user, and the rows for the store."""
+    def results(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The results, and the runs behind them."""
         settings, log = self.settings, self.prepared.log
         definition = settings.definition()
         outputs = canonical_hash({name: _choices_hash(choices) for name, choices in sorted(self.choices.items())})
@@ -130,11 +133,10 @@ class _Run:
             },
             "outputs_hash": outputs,
         }
-        agents, runs, lines = self._replay_all(identity)
+        agents, runs = self._replay_all(identity)
         estimates, differences = estimate_policies(settings, self.prepared, self.truth, self._step)
         results = {**header, "agents": agents, "estimates": estimates, "comparisons": differences}
-        rows = {"results": results, "runs": runs, "curves": lines}
-        return results, rows
+        return results, runs
 
     def _step(self, what: str) -> None:
         self._done += 1
@@ -172,10 +174,10 @@ class _Run:
             batch=settings.batch,
         )
 
-    def _replay_all(self, identity: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    def _replay_all(self, identity: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         settings = self.settings
         if settings.method == "none":
-            return [], [], []
+            return [], []
         seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
         for agent in settings.agents:
             # What is shared is derived here, once, before the workers start.
@@ -189,7 +191,6 @@ class _Run:
         truths = self._online_truths(rounds)
         agents: list[dict[str, Any]] = []
         runs: list[dict[str, Any]] = []
-        lines: list[dict[str, Any]] = []
         for i, agent in enumerate(settings.agents):
             own = played[i * settings.seeds : (i + 1) * settings.seeds]
             summary = summarise([run.replay for run in own], len(self.prepared.log.context), rounds)
@@ -201,15 +202,8 @@ class _Run:
                     "curves": _mean_curves([run.replay for run in own], rounds),
                 }
             )
-            for run in own:
-                name = f"{identity[:16]}/{agent.name}/{run.replay.seed}"
-                runs.append(_run_row(name, identity, settings, agent, run, rounds))
-                lines.extend(
-                    {"run": name, "quantity": quantity, "round": t, "value": value}
-                    for quantity, line in curves(run.replay, rounds).items()
-                    for t, value in line
-                )
-        return agents, runs, lines
+            runs.extend(_run_row(identity, settings, agent, run, rounds) for run in own)
+        return agents, runs
 
     def _warm(self, agent: BuiltIn) -> None:
         for prepared in filter(None, (self.prepared, self.truth)):
@@ -269,13 +263,10 @@ def _mean_curves(replays: Sequence[Replay], rounds: int) -> dict[str, list[list[
     }
 
 
-def _run_row(
-    name: str, identity: str, settings: Experiment, agent: BuiltIn, run: _Timed, rounds: int
-) -> dict[str, Any]:
+def _run_row(identity: str, settings: Experiment, agent: BuiltIn, run: _Timed, rounds: int) -> dict[str, Any]:
     replay = run.replay
     return {
-        "run": name,
-        "experiment": identity,
+        "run": f"{identity[:16]}/{agent.name}/{replay.seed}",
         "log": settings.log,
         "method": settings.method,
         "agent": agent.name,
@@ -287,5 +278,6 @@ def _run_row(
             "model_calls": int(replay.call[:rounds].sum()),
             "acceptance": None if replay.acceptance is None else asdict(replay.acceptance),
         },
+        "curves": curves(replay, rounds),
         "seconds": run.seconds,
     }

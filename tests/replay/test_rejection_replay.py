@@ -114,7 +114,7 @@ def test_on_a_uniform_log_the_accepted_history_has_the_law_of_an_online_run(agen
 
 
 def test_who_acted_follows_the_posterior_given_the_logged_action() -> None:
-    # The model and a uniform base at equal shares, 4 candidates: given the model's action it was the model in 4 of 5 cases.
+    # The model and a uniform base at equal shares, 4 candidates: given the model's action, it was the model in 4 of 5.
     prepared = world(decisions=4000, shortlist=4)
     agent = Hybrid(
         selector=Polynomial(scale=1e9, most=0.5), bandit=Bandit(dimensions=6, learning_rate=0.0, exploration_delay=1e12)
@@ -187,6 +187,7 @@ def test_probabilities_of_a_users_agent_are_checked() -> None:
         def init(self, seed: int) -> None: ...
 
         def probabilities(self, state: None, decision: Decision) -> NDArray[np.float64]:
+            del state
             return np.ones(len(decision.actions))
 
         def learn(self, state: None, decision: Decision, action: int, reward: float) -> None: ...

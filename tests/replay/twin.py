@@ -25,7 +25,7 @@ from counterplay.replay.agents import (
 from counterplay.replay.single import Replay, replay_exact, replay_rejection
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.replay.worlds import world  # noqa: E402
+from tests.replay.worlds import world
 
 
 def agents() -> Iterator[BuiltIn]:

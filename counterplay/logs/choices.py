@@ -1,0 +1,122 @@
+"""What a policy that does not learn would do, from a file or frame: one row a context and action."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from counterplay.errors import ColumnError, FileError, InputError, nearest
+from counterplay.logs.reading import Place
+from counterplay.logs.workspace import Workspace, borrowed
+from counterplay.logs.writing import write_choices
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_ROUNDING = 1e-6
+
+
+def import_choices(source: Any, workspace: Place, log: str, policy: str) -> int:
+    """Store a policy's probabilities for contexts of a log, instead of what was stored for it before.
+
+    `source`: a path (.parquet, .csv, .jsonl) or a polars, pandas or Arrow frame with the columns `context_id`, `action`
+    (the label) and, unless the policy is deterministic, `probability`. The probabilities of a context must sum to 1.
+    Contexts of the log that are not in the source are misses; experiments say what to do there. Gives the number of
+    contexts.
+
+    Errors: `FileError`, `ColumnError`, `InputError`; the workspace is then as it was.
+    """
+    import polars as pl
+
+    table = _table(source)
+    lacking = [name for name in ("context_id", "action") if name not in table.columns]
+    if lacking:
+        raise ColumnError(f"the column '{lacking[0]}' is missing. {nearest(lacking[0], table.columns)}")
+    if "probability" not in table.columns:
+        table = table.with_columns(pl.lit(1.0).alias("probability"))
+    rows = table.select(
+        pl.col("context_id").cast(pl.String), pl.col("action").cast(pl.String),
+        pl.col("probability").cast(pl.Float64, strict=False),
+    )  # fmt: skip
+    _check(rows)
+    with borrowed(workspace, read_only=False) as opened:
+        contexts, actions = (_index(opened, log, *what) for what in (("contexts", "context_id"), ("actions", "label")))
+        chosen, weights = _matrix(rows, contexts, actions, log)
+        write_choices(opened, log, policy, chosen, weights)
+    return rows["context_id"].n_unique()
+
+
+def _table(source: Any) -> pl.DataFrame:
+    import polars as pl
+
+    if isinstance(source, pl.DataFrame):
+        return source
+    if not isinstance(source, (str, Path)):
+        return pl.DataFrame(source)
+    readers: dict[str, Any] = {
+        ".parquet": pl.read_parquet,
+        ".csv": lambda path: pl.read_csv(path, infer_schema=False),
+        ".jsonl": pl.read_ndjson,
+    }
+    path = Path(source)
+    if path.suffix not in readers:
+        raise FileError(f"{path} is of no known kind. Known: {', '.join(readers)}.")
+    try:
+        table: pl.DataFrame = readers[path.suffix](path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise FileError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    return table
+
+
+def _check(rows: pl.DataFrame) -> None:
+    import polars as pl
+
+    if rows.is_empty():
+        raise FileError("there is no row in it.")
+    bad = rows.filter(~pl.col("probability").is_between(0, 1).fill_null(False) | pl.col("probability").is_nan())
+    if not bad.is_empty():
+        raise InputError(
+            f"{bad.height} probabilities are missing or not between 0 and 1, the first at context "
+            f"'{bad['context_id'][0]}'."
+        )
+    twice = rows.filter(rows.select("context_id", "action").is_duplicated())
+    if not twice.is_empty():
+        raise InputError(f"context '{twice['context_id'][0]}' has the action '{twice['action'][0]}' twice.")
+    sums = rows.group_by("context_id", maintain_order=True).agg(pl.col("probability").sum())
+    wrong = sums.filter((pl.col("probability") - 1).abs() > _ROUNDING)
+    if not wrong.is_empty():
+        raise InputError(
+            f"the probabilities of {wrong.height} contexts do not sum to 1, the first is '{wrong['context_id'][0]}' "
+            f"with {wrong['probability'][0]:.6g}."
+        )
+
+
+def _index(workspace: Workspace, log: str, table: str, column: str) -> dict[str, int]:
+    order = "position" if table == "contexts" else "action"
+    rows = workspace.connection.execute(
+        f"SELECT {column} FROM {table} WHERE log = ? ORDER BY {order}", [log]
+    ).fetchall()
+    if not rows:
+        known = [name for (name,) in workspace.connection.execute("SELECT log FROM logs").fetchall()]
+        raise InputError(f"there is no log '{log}' in this workspace. {nearest(log, known)}")
+    return {name: i for i, (name,) in enumerate(rows)}
+
+
+def _matrix(rows: pl.DataFrame, contexts: dict[str, int], actions: dict[str, int], log: str) -> tuple[Any, Any]:
+    for column, known in (("context_id", contexts), ("action", actions)):
+        for name in rows[column]:
+            if name not in known:
+                raise InputError(
+                    f"log '{log}' has no {column.removesuffix('_id')} '{name}'. {nearest(str(name), known)}"
+                )
+    at = np.array([contexts[name] for name in rows["context_id"]])
+    what = np.array([actions[name] for name in rows["action"]])
+    order = np.lexsort((what, -rows["probability"].to_numpy(), at))
+    at, what, probability = at[order], what[order], rows["probability"].to_numpy()[order]
+    rank = np.arange(len(at)) - np.searchsorted(at, at)
+    chosen = np.full((len(contexts), int(rank.max()) + 1), -1, np.int32)
+    weights = np.zeros(chosen.shape)
+    chosen[at, rank], weights[at, rank] = what, probability
+    return chosen, weights

@@ -1,0 +1,114 @@
+"""Results of experiments: stored whole in one transaction, replacing what the same experiment left before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+
+from counterplay.errors import InputError
+from counterplay.logs.reading import Place
+from counterplay.logs.workspace import Workspace, borrowed
+
+Row = dict[str, Any]
+Curve = Sequence[tuple[int, float]]
+
+_RUN = ("run", "log", "method", "agent", "seed", "configuration", "result", "seconds")
+
+
+def store_results(workspace: Workspace, results: Mapping[str, Any], runs: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Store the results of an experiment (`docs/contracts.md`), and its runs.
+
+    A run: `run` (its id), `log`, `method`, `agent`, `seed`, `configuration` and `result` (for JSON), `seconds`, and
+    `curves`: quantity to (round, value) pairs. Beside the whole, runs, curves and estimates stand in tables of their
+    own, for SQL. Errors: `InputError` for what cannot be stored as JSON, and for two runs of one id; nothing is stored
+    then.
+    """
+    name = results["experiment"]
+    header = [name, results["name"], _json(results["definition"]), results["log"]["hash"], results["outputs_hash"]]
+    estimates = [
+        [name, results["log"]["name"], row["policy"], row["estimator"], _json(row), row["truth"]]
+        for row in results["estimates"]
+    ]
+    flat = [_flat(run, name) for run in runs]
+    with workspace.transaction() as connection:
+        connection.execute("DELETE FROM curves WHERE run IN (SELECT run FROM runs WHERE experiment = ?)", [name])
+        for table in ("runs", "estimates", "experiments"):
+            connection.execute(f"DELETE FROM {table} WHERE experiment = ?", [name])
+        connection.execute("INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, now())", [*header, _json(results)])
+        try:
+            _insert(connection, "INSERT INTO estimates VALUES (?, ?, ?, ?, ?, ?)", estimates)
+            _insert(connection, "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, now())", flat)
+        except duckdb.ConstraintException as error:
+            raise InputError("Two runs or two estimates have the same name: give every agent its own.") from error
+        _insert_curves(connection, runs)
+
+
+def read_experiments(workspace: Place) -> list[Row]:
+    """The results of all experiments as they were stored, the first finished first."""
+    with borrowed(workspace) as opened:
+        rows = opened.connection.execute("SELECT results FROM experiments ORDER BY finished_at, experiment").fetchall()
+    return [json.loads(results) for (results,) in rows]
+
+
+def read_runs(workspace: Place, experiment: str) -> list[Row]:
+    """The runs of an experiment by log, method, agent and seed; `configuration` and `result` as they were given."""
+    with borrowed(workspace) as opened:
+        rows = opened.connection.execute(
+            f"SELECT {', '.join(_RUN)} FROM runs WHERE experiment = ? ORDER BY log, method, agent, seed", [experiment]
+        ).fetchall()
+    named = [dict(zip(_RUN, row, strict=True)) for row in rows]
+    return [row | {key: json.loads(row[key]) for key in ("configuration", "result")} for row in named]
+
+
+def read_curves(workspace: Place, run: str) -> dict[str, list[tuple[int, float]]]:
+    """The curves of one run: quantity to (round, value) pairs, rounds rising."""
+    with borrowed(workspace) as opened:
+        rows = opened.connection.execute(
+            "SELECT quantity, round, value FROM curves WHERE run = ? ORDER BY quantity, round", [run]
+        ).fetchall()
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for quantity, at, value in rows:
+        curves.setdefault(quantity, []).append((at, value))
+    return curves
+
+
+def _flat(run: Mapping[str, Any], experiment: str) -> list[Any]:
+    plain = [run[key] for key in ("log", "method", "agent", "seed")]
+    return [run["run"], experiment, *plain, _json(run["configuration"]), _json(run["result"]), run["seconds"]]
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"A result cannot be stored as JSON: {error}. Use plain numbers, and None for no number."
+        ) from error
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    if rows:
+        connection.executemany(statement, rows)
+
+
+def _insert_curves(connection: duckdb.DuckDBPyConnection, runs: Sequence[Mapping[str, Any]]) -> None:
+    import pyarrow as pa
+
+    lines: list[tuple[str, str, int, float]] = [
+        (run["run"], quantity, at, value)
+        for run in runs
+        for quantity, curve in run["curves"].items()
+        for at, value in curve
+    ]
+    if not lines:
+        return
+    names, quantities, rounds, values = zip(*lines, strict=True)
+    table = {"run": names, "quantity": quantities, "round": rounds, "value": values}
+    connection.register("counterplay_curves", pa.table({key: pa.array(column) for key, column in table.items()}))
+    try:
+        connection.execute("INSERT INTO curves SELECT run, quantity, round, value FROM counterplay_curves")
+    finally:
+        connection.unregister("counterplay_curves")

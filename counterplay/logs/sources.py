@@ -1,0 +1,273 @@
+"""Where rows come from: a Parquet, CSV or JSONL file, or a frame; each becomes a scan with numbered rows.
+
+A scan is SQL that yields `ordinal` (rows from 1, in their order) and the raw values. CSV and JSONL values stay text and
+are cast by us, so that a value that is no number is seen and named, and never becomes NULL or drops its row by itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import glob
+import gzip
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import duckdb
+
+from counterplay.errors import ColumnError, FileError, InputError
+from counterplay.logs import lines
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FRAME = "counterplay_frame"
+REJECTS = "counterplay_rejects"
+_REJECT_SCANS = "counterplay_reject_scans"
+_KINDS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """An opened source. `columns`: its columns in order, each with (SQL expression, SQL type).
+
+    `broken`: SQL that is true for a row that could not be read. `locate`: where in the file rows and broken pieces
+    stand, asked after the scan.
+    """
+
+    name: str
+    sha256: str
+    scan: str
+    columns: dict[str, tuple[str, str]]
+    broken: str = "false"
+    locate: Callable[[duckdb.DuckDBPyConnection], lines.Places] = lines.rows_as_they_are
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The columns and their SQL types."""
+        return {name: kind for name, (_, kind) in self.columns.items()}
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal, for the places where DuckDB takes no parameter."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def open_source(connection: duckdb.DuckDBPyConnection, source: Any) -> Source:
+    """Open a path or a frame (polars, pandas, Arrow). Errors: `FileError`, `ColumnError`, `InputError`."""
+    if not isinstance(source, (str, os.PathLike)):
+        return _frame(connection, source)
+    path = Path(source)
+    if not path.exists():
+        raise FileError(f"There is no file {path}. Check the path.")
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; name one file in it.")
+    suffix = next((found for found in reversed(path.suffixes) if found.lower() != ".gz"), "").lower()
+    kind = _KINDS.get(suffix)
+    if kind is None:
+        raise FileError(
+            f"{path.name} is of no kind that can be imported. Known: .parquet, .csv, .tsv, .jsonl, and .gz of them."
+        )
+    if path.stat().st_size == 0:
+        raise FileError(f"{path} is empty. Export it again, or leave it out.")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    opener = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}[kind]
+    try:
+        return opener(connection, path, sha256)
+    except (duckdb.Error, EOFError, gzip.BadGzipFile) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: object, error: Exception) -> FileError:
+    """The error for a file whose bytes cannot be read as what its name says."""
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return FileError(
+        f"{path} cannot be read: {first}. It is cut short or not of the kind its name says; export it again."
+    )
+
+
+def _file(path: Path) -> str:
+    """A path as an SQL literal that means this one file, whatever brackets and stars its name holds."""
+    return literal(glob.escape(str(path)))
+
+
+def _parquet(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
+    file = f"read_parquet({_file(path)}, file_row_number = true)"
+    described = connection.execute(f"DESCRIBE SELECT * EXCLUDE (file_row_number) FROM {file}").fetchall()
+    # Columns get names of our own, so that ours (`ordinal`) cannot meet one of the user's.
+    renamed = [f"{quote(row[0])} AS c{i}" for i, row in enumerate(described)]
+    return Source(
+        name=path.name,
+        sha256=sha256,
+        scan=f"(SELECT {', '.join(renamed)}, file_row_number + 1 AS ordinal FROM {file})",
+        columns={row[0]: (f"c{i}", row[1]) for i, row in enumerate(described)},
+    )
+
+
+def _jsonl(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
+    file = f"read_ndjson_objects({_file(path)}, ignore_errors = true)"
+    # Every line is asked for its keys: a key that first appears in the last line is a column as well.
+    keys = connection.execute(
+        f"""SELECT key, min(place) FROM (
+                SELECT unnest(json_keys(json)) AS key, generate_subscripts(json_keys(json), 1) AS place
+            FROM {file} WHERE json_type(json) = 'OBJECT') GROUP BY key ORDER BY 2, 1"""
+    ).fetchall()
+    if not keys:
+        raise FileError(
+            f"No line of {path} is a JSON object. Export one object a line, or rename the file to its kind."
+        )
+    pointers = {key: "/" + key.replace("~", "~0").replace("/", "~1") for key, _ in keys}
+    return Source(
+        name=path.name,
+        sha256=sha256,
+        scan=f"(SELECT json, row_number() OVER () AS ordinal FROM {file})",
+        columns={key: (f"(json ->> {literal(pointer)})", "VARCHAR") for key, pointer in pointers.items()},
+        broken="json IS NULL OR json_type(json) <> 'OBJECT'",
+        locate=lambda _: lines.json_places(lambda: open_binary(path)),
+    )
+
+
+def _csv(_: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
+    with open_binary(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="") as file:
+        first = file.readline()
+        delimiter = max("\t,;|" if ".tsv" in path.suffixes else ",\t;|", key=first.count)
+        names = next(csv.reader(_rest(first, file), delimiter=delimiter), [])
+    if not any(name.strip() for name in names):
+        raise FileError(f"The first line of {path} holds no column names. Add a line with them.")
+    twice = sorted({name for name in names if names.count(name) > 1 and name})
+    if twice:
+        raise ColumnError(f"Column '{twice[0]}' stands twice in {path}. Rename one of them.")
+    # Columns are read under names of our own; those of the file never become part of an SQL text.
+    fields = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(names)))
+    file_sql = (
+        f"read_csv({_file(path)}, auto_detect = false, header = true, delim = {literal(delimiter)}, "
+        f"quote = '\"', escape = '\"', columns = {{{fields}}}, store_rejects = true, rejects_table = '{REJECTS}', "
+        f"rejects_scan = '{_REJECT_SCANS}')"
+    )
+    return Source(
+        name=path.name,
+        sha256=sha256,
+        scan=f"(SELECT *, row_number() OVER () AS ordinal FROM {file_sql})",
+        columns={name or f"column {i + 1}": (f"c{i}", "VARCHAR") for i, name in enumerate(names)},
+        locate=lambda connection: lines.csv_places(lambda: open_binary(path), delimiter, rejected(connection)),
+    )
+
+
+def rejected(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, str, str]]:
+    """The records that the CSV reader refused so far: DuckDB's line, its raw text, a plain reason."""
+    if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [REJECTS]).fetchall():
+        return []
+    rows = connection.execute(
+        f"""SELECT line, coalesce(any_value(csv_line), ''), min(CAST(error_type AS VARCHAR)) FROM {REJECTS}
+            GROUP BY line ORDER BY line"""
+    ).fetchall()
+    return [(line, raw.strip("\r\n"), f"the line is broken: {kind.lower()}") for line, raw, kind in rows]
+
+
+def clear(connection: duckdb.DuckDBPyConnection) -> None:
+    """Remove what opening a source left in the connection."""
+    connection.execute(f"DROP TABLE IF EXISTS {REJECTS}")
+    connection.execute(f"DROP TABLE IF EXISTS {_REJECT_SCANS}")
+    connection.unregister(FRAME)
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """The bytes of a file, decompressed."""
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _rest(first: str, file: IO[str]) -> Any:
+    yield first
+    yield from file
+
+
+def _frame(connection: duckdb.DuckDBPyConnection, frame: Any) -> Source:
+    table, kind = _to_arrow(frame)
+    if len(set(table.column_names)) < len(table.column_names):
+        raise ColumnError("A column name stands twice in the frame. Rename one of them.")
+    import numpy as np
+    import pyarrow as pa
+
+    names = table.column_names
+    numbered = table.rename_columns([f"c{i}" for i in range(len(names))])
+    numbered = numbered.append_column("ordinal", pa.array(np.arange(1, len(table) + 1)))
+    connection.register(FRAME, numbered)
+    described = connection.execute(f"DESCRIBE SELECT * FROM {FRAME}").fetchall()
+    sha256 = _table_hash(table)
+    return Source(
+        name=f"{kind} frame {sha256[:12]}",
+        sha256=sha256,
+        scan=FRAME,
+        columns={name: (f"c{i}", described[i][1]) for i, name in enumerate(names)},
+    )
+
+
+def _to_arrow(frame: Any) -> tuple[pa.Table, str]:
+    import pyarrow as pa
+
+    kind = type(frame).__module__.split(".")[0]
+    if kind == "pandas":
+        return _from_pandas(frame), kind
+    if kind == "polars" and hasattr(frame, "collect"):
+        frame = frame.collect()
+    if isinstance(frame, pa.Table):
+        return frame, "arrow"
+    if hasattr(frame, "__arrow_c_stream__"):
+        return pa.table(frame), kind
+    raise InputError(
+        f"Rows cannot be read from a {type(frame).__name__}. Pass a path, or a polars, pandas or Arrow frame."
+    )
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    import pyarrow as pa
+
+    columns = {}
+    for name in frame.columns:
+        try:
+            columns[str(name)] = pa.array(frame[name], from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            # Mixed types in one column: as text they can at least be quarantined one by one.
+            columns[str(name)] = pa.array(frame[name].astype("string"), from_pandas=True)
+    return pa.table(columns)
+
+
+def _table_hash(table: pa.Table) -> str:
+    """SHA-256 over the frame's content in Arrow's own wire format, independent of how it was cut into chunks."""
+    import pyarrow as pa
+
+    class Sink(io.RawIOBase):
+        def __init__(self) -> None:
+            super().__init__()
+            self.digest = hashlib.sha256()
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            self.digest.update(data)
+            return len(memoryview(data))
+
+    sink = Sink()
+    whole = table.replace_schema_metadata(None).combine_chunks()
+    with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, whole.schema) as writer:
+        writer.write_table(whole, max_chunksize=1 << 20)
+    return sink.digest.hexdigest()

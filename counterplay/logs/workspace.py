@@ -1,0 +1,242 @@
+"""The workspace: one DuckDB file that holds everything, opened safely.
+
+One process writes at a time (DuckDB locks the file); who comes second waits, and is then told who holds it. Every write
+is a transaction, so a process that dies leaves the file as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from counterplay.errors import (
+    FileError,
+    NewerWorkspaceError,
+    NotAWorkspaceError,
+    WorkspaceBusyError,
+    WorkspaceError,
+)
+from counterplay.logs import schema
+
+_MAGIC = b"DUCK"  # bytes 8 to 11 of every DuckDB file
+# DuckDB would otherwise fetch extensions from the network, for example when a file turns out to be of another database.
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+
+
+class Workspace:
+    """An open workspace; a context manager that closes it. Made by `open_workspace`."""
+
+    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        self.path = path
+        self.connection = connection
+        self._depth = 0
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and give up its lock. A transaction that is still open is rolled back."""
+        self.connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """All of the block or, when it raises, none of it. A transaction inside another one joins it."""
+        if self._depth == 0:
+            self.connection.execute("BEGIN")
+        self._depth += 1
+        try:
+            yield self.connection
+        except BaseException:
+            if self._depth == 1:
+                self._rollback()
+            raise
+        else:
+            if self._depth == 1:
+                self.connection.execute("COMMIT")
+        finally:
+            self._depth -= 1
+
+    def _rollback(self) -> None:
+        # An error in DuckDB itself may have ended the transaction already; the first error is the one to report.
+        with contextlib.suppress(duckdb.Error):
+            self.connection.execute("ROLLBACK")
+
+
+def open_workspace(path: str | os.PathLike[str], *, read_only: bool = False, wait: float = 30.0) -> Workspace:
+    """Open the workspace at `path`; create it when there is none and `read_only` is false.
+
+    `wait`: seconds to wait for another process that holds the file. Errors: `FileError` (no such file or folder),
+    `NotAWorkspaceError` (the file is left as it is), `NewerWorkspaceError`, `WorkspaceBusyError` (names the process
+    that holds the file).
+    """
+    place = Path(path)
+    deadline = time.monotonic() + wait
+    _check_place(place, read_only)
+    if not place.exists():
+        _create(place)
+    _check_magic(place)
+    # The look inside is read-only, so that a database of somebody else's is not even given a checkpoint.
+    with contextlib.closing(_connect(place, True, deadline, wait)) as connection:
+        found = _version(place, connection)
+    if found > schema.SCHEMA_VERSION:
+        raise NewerWorkspaceError(
+            f"{place} has schema version {found}; this Counterplay knows versions up to {schema.SCHEMA_VERSION}. "
+            "Upgrade Counterplay to open it."
+        )
+    if found < schema.SCHEMA_VERSION and read_only:
+        raise WorkspaceError(
+            f"{place} has the older schema version {found}. Open it once for writing to bring it to version "
+            f"{schema.SCHEMA_VERSION}."
+        )
+    connection = _connect(place, read_only, deadline, wait)
+    if found < schema.SCHEMA_VERSION:
+        _upgrade(connection, found)
+    return Workspace(place, connection)
+
+
+@contextlib.contextmanager
+def borrowed(workspace: Workspace | str | os.PathLike[str], *, read_only: bool = True) -> Iterator[Workspace]:
+    """The workspace itself, left open; or the one at a path, opened for the block."""
+    if isinstance(workspace, Workspace):
+        yield workspace
+        return
+    with open_workspace(workspace, read_only=read_only) as opened:
+        yield opened
+
+
+def _check_place(place: Path, read_only: bool) -> None:
+    if place.is_dir():
+        raise FileError(
+            f"{place} is a folder, not a workspace. Name a file in it, such as {place / 'workspace.duckdb'}."
+        )
+    if not place.exists() and read_only:
+        raise FileError(f"There is no workspace at {place}. Check the path, or create one by importing a log into it.")
+    if not place.parent.is_dir():
+        raise FileError(f"The folder {place.parent} does not exist. Create it first, or choose another path.")
+
+
+def _check_magic(place: Path) -> None:
+    try:
+        with place.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise FileError(f"{place} cannot be read ({error.strerror}). Check its permissions.") from error
+    if head[8:12] != _MAGIC:
+        what = "is empty" if not head else "is not a DuckDB file"
+        raise NotAWorkspaceError(f"{place} {what}, so it is no workspace; it was left as it is. Choose another path.")
+
+
+def _create(place: Path) -> None:
+    """Build the new workspace beside its place and move it there whole: nobody ever sees half of one."""
+    draft = place.with_name(f".{place.name}.{os.getpid()}.new")
+    draft.unlink(missing_ok=True)
+    try:
+        with contextlib.closing(duckdb.connect(draft, config=_SETTINGS)) as connection:
+            connection.execute("BEGIN")
+            schema.create(connection)
+            connection.execute("COMMIT")
+        _move_unless_taken(draft, place)
+    except (OSError, duckdb.IOException) as error:
+        raise FileError(
+            f"A workspace cannot be created at {place}: {_first_line(error)}. Choose another path."
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _move_unless_taken(draft: Path, place: Path) -> None:
+    try:
+        os.link(draft, place)
+    except FileExistsError:
+        return  # another process created the workspace in the meantime; that one is as good
+    except OSError:
+        if not place.exists():  # a file system without hard links
+            draft.rename(place)
+
+
+def _connect(place: Path, read_only: bool, deadline: float, wait: float) -> duckdb.DuckDBPyConnection:
+    pause = 0.01
+    while True:
+        try:
+            return _join(place, read_only)
+        except duckdb.ConnectionException as error:
+            return _join_writer(place, read_only, error)
+        except duckdb.IOException as error:
+            if "lock" not in str(error):
+                raise NotAWorkspaceError(_damaged(place, error)) from error
+            if time.monotonic() >= deadline:
+                raise WorkspaceBusyError(_busy(place, error, wait)) from error
+        except duckdb.Error as error:
+            raise NotAWorkspaceError(_damaged(place, error)) from error
+        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        pause = min(2 * pause, 0.25)
+
+
+def _join(place: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(place, read_only=read_only, config=_SETTINGS)
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _join_writer(place: Path, read_only: bool, error: Exception) -> duckdb.DuckDBPyConnection:
+    """DuckDB gives one process one mode for a file: who only reads can share what this process has open for writing."""
+    if read_only:
+        with contextlib.suppress(duckdb.ConnectionException):
+            return _join(place, False)
+    raise WorkspaceBusyError(
+        f"{place} is already open in this process ({os.getpid()}) in another mode. Close that one first, or pass the "
+        "open workspace instead of its path."
+    ) from error
+
+
+def _upgrade(connection: duckdb.DuckDBPyConnection, found: int) -> None:
+    try:
+        schema.upgrade(connection, found)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _version(place: Path, connection: duckdb.DuckDBPyConnection) -> int:
+    try:
+        rows = connection.execute("SELECT schema_version FROM main.workspace").fetchall()
+        connection.execute("SELECT log, regime FROM main.logs LIMIT 0")
+    except duckdb.Error as error:
+        raise NotAWorkspaceError(
+            f"{place} is a DuckDB file without Counterplay's tables; it was left as it is. Choose another path."
+        ) from error
+    if len(rows) != 1:
+        raise NotAWorkspaceError(f"{place} does not say its schema version; it was left as it is. Choose another path.")
+    return int(rows[0][0])
+
+
+def _busy(place: Path, error: Exception, wait: float) -> str:
+    pid = re.search(r"PID (\d+)", str(error))
+    holder = f"process {pid.group(1)}" if pid else "another process"
+    return f"{place} is held by {holder}; waited {wait:g} s. Let it finish or stop it, or wait longer (wait=...)."
+
+
+def _damaged(place: Path, error: Exception) -> str:
+    return (
+        f"{place} cannot be opened as a workspace ({_first_line(error)}); it was left as it is. It may be cut short, "
+        "damaged, or written by a newer DuckDB: copy it again from where it came."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
