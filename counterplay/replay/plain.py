@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterplay.errors import ConfigurationError, MissingEvidenceError
-from counterplay.replay.kernels.exact import outcome
 from counterplay.replay.kernels.records import Trace
 from counterplay.replay.policies import allowed
 from counterplay.replay.prepared import PreparedLog
@@ -91,14 +90,15 @@ def _trace(rows: list[tuple[int, int, float]]) -> Trace:
 
 def exact(prepared: PreparedLog, agent: Agent, seed: int, rounds: NDArray[np.int64]) -> Trace:
     """Exact replay of a plain agent over the decisions ``rounds``."""
-    tape, luck, state = prepared.tape(None, rounds), prepared.luck(seed), agent.init(seed)
+    log, luck, state = prepared.log, prepared.luck(seed), agent.init(seed)
+    assert log.outcomes is not None
     rows: list[tuple[int, int, float]] = []
     for row in rounds:
         decision = _decision(prepared, row)
         p = _probabilities(agent, state, decision)
         place = min(int(np.searchsorted(np.cumsum(p), luck.action[row], side="right")), len(p) - 1)
         action = int(decision.actions[place])
-        reward = outcome(tape, row, action)
+        reward = float(log.outcomes.reward(log.context[row], action))
         if np.isnan(reward):
             raise MissingEvidenceError(
                 f"the outcome table does not know what '{agent.name}' would have earned with action {action} in "

@@ -33,6 +33,7 @@ class PreparedLog:
         self._tables: dict[tuple[str, str], Table] = {}
         self._reduced: dict[int, tuple[NDArray[np.float32], NDArray[np.int32]]] = {}
         self._luck: dict[int, Luck] = {}
+        self._orders: dict[int, NDArray[np.int64]] = {}
 
     def part(self, rows: NDArray[np.int64]) -> PreparedLog:
         """Some decisions of the log, by position."""
@@ -149,7 +150,11 @@ class PreparedLog:
     def order(self, seed: int, shuffle: bool) -> NDArray[np.int64]:
         """The order in which a seed meets the decisions `(n,)`."""
         count = len(self.log.context)
-        return shuffled(seed, count) if shuffle else np.arange(count)
+        if not shuffle:
+            return np.arange(count)
+        if seed not in self._orders:
+            self._orders[seed] = shuffled(seed, count)
+        return self._orders[seed]
 
     @cached_property
     def _shared(self) -> dict[str, NDArray[np.generic] | float]:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.replay.kernels.compiled import compiled, compiled_sums
+from counterplay.replay.kernels.compiled import compiled, compiled_sums, inlined
 from counterplay.replay.kernels.records import BanditSettings, State, Tape
 
 _MEAN_DECAY = np.float32(0.9)
@@ -29,41 +29,59 @@ def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> np.float32:
     return total
 
 
-@compiled
-def allowed_count(tape: Tape, decision: int) -> int:
-    """How many actions are allowed for a decision."""
-    if tape.candidates.shape[1] == 0:
-        return int(tape.actions.shape[0])
-    count = 0
-    for s in range(tape.candidates.shape[1]):
-        if tape.candidates[decision, s] < 0:
-            break
-        count += 1
+# The inlined functions take arrays, not records: handing a record on would count a reference to each of its arrays.
+@inlined
+def allowed_count(candidates: NDArray[np.int32], actions: int, decision: int) -> int:
+    """How many of all ``actions`` are allowed for a decision."""
+    count = actions
+    if candidates.shape[1] > 0:
+        count = 0
+        for s in range(candidates.shape[1]):
+            if candidates[decision, s] < 0:
+                break
+            count += 1
     return count
 
 
-@compiled
-def nth_allowed(tape: Tape, decision: int, place: int) -> int:
-    return place if tape.candidates.shape[1] == 0 else int(tape.candidates[decision, place])
+@inlined
+def nth_allowed(candidates: NDArray[np.int32], actions: int, decision: int, luck: float) -> int:
+    """The allowed action at the place ``luck`` in [0, 1)."""
+    place = int(luck * allowed_count(candidates, actions, decision))
+    action = place if candidates.shape[1] == 0 else candidates[decision, place]
+    return int(action)
 
 
 @compiled
-def gather(tape: Tape, rounds: NDArray[np.int64], size: int, rows: NDArray[np.float32]) -> None:
-    """Copy the context features of the decisions ``rounds[:size]`` into ``rows[:size]``."""
-    for r in range(size):
-        c = tape.context[rounds[r]]
+def gather(tape: Tape, rounds: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
+    """Copy the context features of the decisions ``rounds`` into the first ``rows``."""
+    context, contexts = tape.context, tape.contexts
+    for r in range(rounds.shape[0]):
+        c = context[rounds[r]]
         for j in range(rows.shape[1]):
-            rows[r, j] = tape.contexts[c, j]
+            rows[r, j] = contexts[c, j]
+
+
+@inlined
+def _rank(bits: np.int32) -> np.int32:
+    """An integer that orders as the float32 with these bits does; -0.0 is 0.0."""
+    ordered = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    return np.int32(0) if ordered == np.int32(-1) else ordered
 
 
 @compiled
-def best_of_all(scores: NDArray[np.float32]) -> int:
-    """The first of the highest scores: the lowest action wins a tie."""
-    best, best_score = 0, scores[0]
-    for a in range(1, scores.shape[0]):
-        if scores[a] > best_score:
-            best, best_score = a, scores[a]
-    return best
+def best_of_all(scores: NDArray[np.float32], row: int) -> int:
+    """The first of the highest scores of a row: the lowest action wins a tie.
+
+    As integers, since comparing floats keeps a compiler from using vector instructions.
+    """
+    bits = scores.view(np.int32)
+    highest = _rank(bits[row, 0])
+    for a in range(bits.shape[1]):
+        highest = max(highest, _rank(bits[row, a]))
+    first = bits.shape[1]
+    for a in range(bits.shape[1]):
+        first = min(first, a if _rank(bits[row, a]) == highest else bits.shape[1])
+    return int(first)
 
 
 @compiled
@@ -87,23 +105,31 @@ def exploration_rate(bandit: BanditSettings, batches: int) -> float:
     return float(bandit.exploration * (delay / (delay + batches)) ** (1.0 / 3.0))
 
 
-@compiled
-def explored(tape: Tape, bandit: BanditSettings, decision: int, luck: float) -> int:
-    """The action of one exploring step."""
-    if bandit.explore.shape[0] > 0:
-        return int(bandit.explore[int(luck * bandit.explore.shape[0])])
-    return nth_allowed(tape, decision, int(luck * allowed_count(tape, decision)))
+@inlined
+def explored(
+    candidates: NDArray[np.int32], actions: int, explore: NDArray[np.int32], decision: int, luck: float
+) -> int:
+    """The action of one exploring step: one of ``explore``, or where that is empty any that is allowed."""
+    if explore.shape[0] > 0:
+        action = explore[int(luck * explore.shape[0])]
+    else:
+        action = nth_allowed(candidates, actions, decision, luck)
+    return int(action)
 
 
-@compiled
-def explored_probability(tape: Tape, bandit: BanditSettings, decision: int, action: int) -> float:
+@inlined
+def explored_probability(
+    candidates: NDArray[np.int32], actions: int, explore: NDArray[np.int32], decision: int, action: int
+) -> float:
     """The probability that one exploring step plays ``action``."""
-    if bandit.explore.shape[0] > 0:
-        for e in range(bandit.explore.shape[0]):
-            if bandit.explore[e] == action:
-                return float(1.0 / bandit.explore.shape[0])
-        return 0.0
-    return 1.0 / allowed_count(tape, decision)
+    probability = 0.0
+    if explore.shape[0] > 0:
+        for e in range(explore.shape[0]):
+            if explore[e] == action:
+                probability = 1.0 / explore.shape[0]
+    else:
+        probability = 1.0 / allowed_count(candidates, actions, decision)
+    return probability
 
 
 @compiled
@@ -127,6 +153,22 @@ def adam(
         values[j] -= step * first / (np.sqrt(second) * correction + _EPSILON)
 
 
+@compiled_sums
+def chosen_values(
+    projected: NDArray[np.float32],
+    actions: NDArray[np.float32],
+    played: NDArray[np.int32],
+    bias: np.float32,
+    values: NDArray[np.float32],
+) -> None:
+    """Write x W z_a + b of the played actions into ``values`` `(B,)`."""
+    for r in range(values.shape[0]):
+        total = np.float32(0.0)
+        for j in range(projected.shape[1]):
+            total += projected[r, j] * actions[played[r], j]
+        values[r] = total + bias
+
+
 @compiled
 def learn(
     tape: Tape,
@@ -141,15 +183,16 @@ def learn(
     """One update from a batch: rows `(B, d)`, projected = rows @ W `(B, m)` (overwritten), played and rewards
     `(B,)`."""
     size = rows.shape[0]
+    actions, values = tape.actions, np.empty(size, np.float32)
+    chosen_values(projected, actions, played, state.bias[0], values)
     bias_gradient = np.zeros(1, np.float32)
     for r in range(size):
-        features = tape.actions[played[r]]
-        value = float(dot(projected[r], features) + state.bias[0])
+        value = float(values[r])
         predicted = 1.0 / (1.0 + math.exp(-value)) if bandit.logistic else value
         slope = np.float32((predicted - rewards[r]) / size)
         bias_gradient[0] += slope
-        for j in range(features.shape[0]):
-            projected[r, j] = slope * features[j]
+        for j in range(actions.shape[1]):
+            projected[r, j] = slope * actions[played[r], j]
     np.dot(rows.T, projected, gradient)
     batches = state.counts[0]
     delay = bandit.learning_delay

@@ -24,3 +24,8 @@ def compiled_sums(function: Function) -> Function:
     """Compile a kernel whose sums may be taken in any order, which lets them use vector instructions."""
     options = {"reassoc", "contract", "nsz"}
     return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=options)(function))
+
+
+def inlined(function: Function) -> Function:
+    """Compile a small kernel into its callers: a call would count references to every array of its records."""
+    return cast(Function, numba.njit(inline="always", error_model="numpy")(function))

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterplay.replay.kernels.bilinear import (
-    allowed_count,
     best_candidate,
     best_of_all,
     exploration_rate,
@@ -15,7 +14,7 @@ from counterplay.replay.kernels.bilinear import (
     learn,
     nth_allowed,
 )
-from counterplay.replay.kernels.compiled import compiled
+from counterplay.replay.kernels.compiled import compiled, inlined
 from counterplay.replay.kernels.records import (
     BANDIT,
     BanditSettings,
@@ -32,49 +31,86 @@ GREEDY = -2
 
 
 @compiled
-def outcome(tape: Tape, decision: int, action: int) -> float:
-    """The reward of an action, NaN where the table does not know it."""
-    context = tape.context[decision]
-    low, high = tape.outcome_offsets[context], tape.outcome_offsets[context + 1]
-    while low < high:
-        middle = (low + high) // 2
-        if tape.outcome_actions[middle] < action:
-            low = middle + 1
-        else:
-            high = middle
-    if low < tape.outcome_offsets[context + 1] and tape.outcome_actions[low] == action:
-        return float(tape.outcome_rewards[low])
-    return tape.default_reward
+def look_up(tape: Tape, rounds: NDArray[np.int64], played: NDArray[np.int32], rewards: NDArray[np.float64]) -> int:
+    """Write what ``played`` would have earned into ``rewards``; NaN where the table does not know, and how many."""
+    context, offsets, actions, known = tape.context, tape.outcome_offsets, tape.outcome_actions, tape.outcome_rewards
+    unknown = 0
+    for r in range(rounds.shape[0]):
+        low, end = offsets[context[rounds[r]]], offsets[context[rounds[r]] + 1]
+        high = end
+        while low < high:
+            middle = (low + high) // 2
+            if actions[middle] < played[r]:
+                low = middle + 1
+            else:
+                high = middle
+        found = low < end and actions[low] == played[r]
+        rewards[r] = known[low] if found else tape.default_reward
+        unknown += np.isnan(rewards[r])
+    return unknown
 
 
-@compiled
-def table_action(tape: Tape, bases: Bases, base: int, decision: int, luck: float) -> int:
+@inlined
+def table_action(
+    candidates: NDArray[np.int32],
+    actions: int,
+    table: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    base: int,
+    decision: int,
+    luck: float,
+) -> int:
     """The action of a base that does not learn, at the place ``luck`` in [0, 1) of its probabilities."""
-    first = bases.table[base, decision, 0]
-    if first < 0:
-        return nth_allowed(tape, decision, int(luck * allowed_count(tape, decision)))
-    left, last = luck, first
-    for j in range(bases.table.shape[2]):
-        action = bases.table[base, decision, j]
-        if action < 0:
-            break
-        last = action
-        if left < bases.weight[base, decision, j]:
-            break
-        left -= bases.weight[base, decision, j]
+    last = table[base, decision, 0]
+    if last < 0:
+        last = nth_allowed(candidates, actions, decision, luck)
+    else:
+        left = luck
+        for j in range(table.shape[2]):
+            action = table[base, decision, j]
+            if action < 0:
+                break
+            last = action
+            if left < weight[base, decision, j]:
+                break
+            left -= weight[base, decision, j]
     return int(last)
 
 
 @compiled
-def chosen(
-    tape: Tape, luck: Luck, bases: Bases, bandit: BanditSettings, base: int, decision: int, exploration: float
-) -> int:
-    """What ``base`` plays, or GREEDY where the bandit's scores decide."""
-    if bases.kind[base] != BANDIT:
-        return table_action(tape, bases, base, decision, luck.action[decision])
-    if luck.explore[decision] < exploration:
-        return explored(tape, bandit, decision, luck.action[decision])
-    return GREEDY
+def let_bases_play(
+    tape: Tape,
+    luck: Luck,
+    bases: Bases,
+    bandit: BanditSettings,
+    selector: SelectorSettings,
+    counts: NDArray[np.int64],
+    trace: Trace,
+    start: int,
+    p: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    exploration: float,
+) -> None:
+    """Draw who acts in the rounds from ``start``, one a row of ``kept``, and what they play: GREEDY if scores decide."""
+    # Fields are taken out of their records once: inside the loop each access would count a reference.
+    order, kind, calls, table, weight = tape.order, bases.kind, bases.calls, bases.table, bases.weight
+    candidates, actions, explore = tape.candidates, tape.actions.shape[0], bandit.explore
+    rule, budget = selector.budget_rule, selector.budget
+    luck_base, luck_explore, luck_action = luck.base, luck.explore, luck.action
+    decisions, acted, p_bandit, played = trace.decision, trace.base, trace.p_bandit, trace.action
+    for r in range(kept.shape[0]):
+        i = start + r
+        decision = order[i]
+        within_budget(rule, budget, calls, counts[1], p, kept, r)
+        base = drawn_base(kept, r, 1.0, luck_base[decision])
+        counts[1] += calls[base]
+        decisions[i], acted[i], p_bandit[i] = decision, base, kept[r, 0]
+        if kind[base] != BANDIT:
+            played[i] = table_action(candidates, actions, table, weight, base, decision, luck_action[decision])
+        elif luck_explore[decision] < exploration:
+            played[i] = explored(candidates, actions, explore, decision, luck_action[decision])
+        else:
+            played[i] = GREEDY
 
 
 @compiled
@@ -95,7 +131,8 @@ def play_greedily(
     count = 0
     for r in range(played.shape[0]):
         if played[r] == GREEDY:
-            picked[count] = projected[r]
+            for j in range(picked.shape[1]):
+                picked[count, j] = projected[r, j]
             count += 1
     if count == 0:
         return
@@ -103,7 +140,7 @@ def play_greedily(
     count = 0
     for r in range(played.shape[0]):
         if played[r] == GREEDY:
-            played[r] = best_of_all(scores[count])
+            played[r] = best_of_all(scores, count)
             count += 1
 
 
@@ -128,7 +165,6 @@ def replay_exactly(
     gradient = np.empty(state.weights.shape, np.float32)
     p, kept = np.empty(bases.kind.shape[0]), np.empty((batch, bases.kind.shape[0]))
     losses = np.zeros(bases.kind.shape[0])
-    unknown = 0
     for number in range((rounds_total + batch - 1) // batch):
         start = number * batch
         size = min(batch, rounds_total - start)
@@ -138,26 +174,16 @@ def replay_exactly(
         base_probabilities(selector, state, number + 1, p)
         exploration = exploration_rate(bandit, number)
         if learns:
-            gather(tape, rounds, size, rows)
+            gather(tape, rounds, rows)
             np.dot(rows[:size], state.weights, projected[:size])
-        for r in range(size):
-            within_budget(selector, bases, state.counts[1], p, kept[r])
-            base = drawn_base(kept[r], 1.0, luck.base[rounds[r]])
-            state.counts[1] += bases.calls[base]
-            trace.decision[start + r] = rounds[r]
-            trace.base[start + r] = base
-            trace.p_bandit[start + r] = kept[r, 0]
-            played[r] = chosen(tape, luck, bases, bandit, base, rounds[r], exploration)
+        let_bases_play(tape, luck, bases, bandit, selector, state.counts, trace, start, p, kept[:size], exploration)
         if learns:
             play_greedily(tape, rounds, played, projected[:size], picked, scores)
-        for r in range(size):
-            rewards[r] = outcome(tape, rounds[r], played[r])
-            unknown += np.isnan(rewards[r])
+        unknown = look_up(tape, rounds, played, rewards)
         if unknown > 0:
             return unknown
-        for r in range(size):
-            credit(selector, state, kept[r], trace.base[start + r], rewards[r], losses)
+        credit(selector, state, kept[:size], trace.base[start : start + size], rewards, losses)
         barrier_step(selector, state, losses)
         if learns:
             learn(tape, bandit, state, rows[:size], projected[:size], played, rewards, gradient)
-    return unknown
+    return 0

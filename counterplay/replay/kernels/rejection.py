@@ -20,7 +20,7 @@ from counterplay.replay.kernels.bilinear import (
     gather,
     learn,
 )
-from counterplay.replay.kernels.compiled import compiled
+from counterplay.replay.kernels.compiled import compiled, inlined
 from counterplay.replay.kernels.records import (
     BANDIT,
     BanditSettings,
@@ -36,15 +36,24 @@ from counterplay.replay.kernels.selection import barrier_step, base_probabilitie
 BLOCK = 128
 
 
-@compiled
-def table_probability(tape: Tape, bases: Bases, base: int, decision: int, action: int) -> float:
+@inlined
+def table_probability(
+    candidates: NDArray[np.int32],
+    actions: int,
+    table: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    base: int,
+    decision: int,
+    action: int,
+) -> float:
     """The probability that a base that does not learn plays ``action``."""
-    if bases.table[base, decision, 0] < 0:
-        return 1.0 / allowed_count(tape, decision)
     total = 0.0
-    for j in range(bases.table.shape[2]):
-        if bases.table[base, decision, j] == action:
-            total += bases.weight[base, decision, j]
+    if table[base, decision, 0] < 0:
+        total = 1.0 / allowed_count(candidates, actions, decision)
+    else:
+        for j in range(table.shape[2]):
+            if table[base, decision, j] == action:
+                total += weight[base, decision, j]
     return total
 
 
@@ -60,7 +69,7 @@ def score_block(
 ) -> None:
     """The bandit's best action for the ``size`` decisions from place ``start`` of the order, into ``greedy``."""
     rounds = tape.order[start : start + size]
-    gather(tape, rounds, size, rows)
+    gather(tape, rounds, rows)
     np.dot(rows[:size], state.weights, projected[:size])
     if tape.candidates.shape[1] > 0:
         for r in range(size):
@@ -68,7 +77,7 @@ def score_block(
     else:
         scores = np.dot(projected[:size], tape.actions.T)
         for r in range(size):
-            greedy[r] = best_of_all(scores[r])
+            greedy[r] = best_of_all(scores, r)
 
 
 @compiled
@@ -98,7 +107,12 @@ def replay_by_rejection(
     batch_rows = np.empty((batch, tape.contexts.shape[1]), np.float32)
     batch_projected = np.empty((batch, width), np.float32)
     gradient = np.empty(state.weights.shape, np.float32)
-    p, kept, shares, losses = np.empty(members), np.empty(members), np.empty(members), np.zeros(members)
+    p, kept, shares, losses = np.empty(members), np.empty((1, members)), np.empty((1, members)), np.zeros(members)
+    order, logged, propensity, rewards = tape.order, tape.action, tape.propensity, tape.reward
+    candidates, actions, explore = tape.candidates, tape.actions.shape[0], bandit.explore
+    kind, calls, table, weight = bases.kind, bases.calls, bases.table, bases.weight
+    rule, budget, counts = selector.budget_rule, selector.budget, state.counts
+    luck_accept, luck_base = luck.accept, luck.base
     accepted, position, violations, excess, expected, filled, number, r = 0, 0, 0, 0.0, 0.0, 0, 0, block
     base_probabilities(selector, state, 1, p)
     exploration = exploration_rate(bandit, 0)
@@ -106,36 +120,38 @@ def replay_by_rejection(
         if learns and r >= block:
             score_block(tape, position, min(block, count - position), state, rows, projected, greedy)
             r = 0
-        decision = tape.order[position]
-        action = tape.action[decision]
-        within_budget(selector, bases, state.counts[1], p, kept)
+        decision = order[position]
+        action = logged[decision]
+        within_budget(rule, budget, calls, counts[1], p, kept, 0)
         total = 0.0
         for i in range(members):
-            if bases.kind[i] == BANDIT:
-                shares[i] = exploration * explored_probability(tape, bandit, decision, action)
+            if kind[i] == BANDIT:
+                shares[0, i] = exploration * explored_probability(candidates, actions, explore, decision, action)
                 if greedy[r] == action:
-                    shares[i] += 1.0 - exploration
+                    shares[0, i] += 1.0 - exploration
             else:
-                shares[i] = table_probability(tape, bases, i, decision, action)
-            shares[i] *= kept[i]
-            total += shares[i]
+                shares[0, i] = table_probability(candidates, actions, table, weight, i, decision, action)
+            shares[0, i] *= kept[0, i]
+            total += shares[0, i]
         position += 1
         r += 1
-        ratio = constant * total / tape.propensity[decision]
+        ratio = constant * total / propensity[decision]
         if ratio > 1.0 + 1e-9:
             violations += 1
             excess += ratio - 1.0
         expected += min(ratio, 1.0)
-        if luck.accept[decision] >= ratio:
+        if luck_accept[decision] >= ratio:
             continue
-        base = drawn_base(shares, total, luck.base[decision])
-        state.counts[1] += bases.calls[base]
+        base = drawn_base(shares, 0, total, luck_base[decision])
+        counts[1] += calls[base]
         trace.decision[accepted] = decision
         trace.action[accepted] = action
-        trace.reward[accepted] = tape.reward[decision]
+        trace.reward[accepted] = rewards[decision]
         trace.base[accepted] = base
-        trace.p_bandit[accepted] = kept[0]
-        credit(selector, state, kept, base, tape.reward[decision], losses)
+        trace.p_bandit[accepted] = kept[0, 0]
+        credit(
+            selector, state, kept, trace.base[accepted : accepted + 1], trace.reward[accepted : accepted + 1], losses
+        )
         accepted += 1
         filled += 1
         if filled < batch:
@@ -143,7 +159,7 @@ def replay_by_rejection(
         barrier_step(selector, state, losses)
         if learns:
             played = trace.action[accepted - batch : accepted]
-            gather(tape, trace.decision[accepted - batch : accepted], batch, batch_rows)
+            gather(tape, trace.decision[accepted - batch : accepted], batch_rows)
             np.dot(batch_rows, state.weights, batch_projected)
             learn(
                 tape,

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.replay.kernels.compiled import compiled
+from counterplay.replay.kernels.compiled import compiled, inlined
 from counterplay.replay.kernels.records import (
     CLIP,
     EXPONENTIAL,
@@ -20,7 +20,6 @@ from counterplay.replay.kernels.records import (
     LOG_BARRIER,
     MIX,
     POLYNOMIAL,
-    Bases,
     SelectorSettings,
     State,
 )
@@ -62,36 +61,42 @@ def base_probabilities(selector: SelectorSettings, state: State, batch: int, p: 
     smoothed(selector, p)
 
 
-@compiled
+@inlined
 def within_budget(
-    selector: SelectorSettings, bases: Bases, calls: int, p: NDArray[np.float64], kept: NDArray[np.float64]
+    rule: int,
+    budget: int,
+    calls: NDArray[np.bool_],
+    made: int,
+    p: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    row: int,
 ) -> None:
-    """Write what the budget leaves of ``p`` into ``kept``; what is taken from the models goes to the bandit."""
+    """Write what the budget leaves of ``p`` after ``made`` calls into ``kept[row]``; the bandit gets the rest."""
     factor = 1.0
-    if selector.budget_rule == HARD_STOP:
-        factor = 1.0 if calls < selector.budget else 0.0
-    elif selector.budget_rule == LINEAR:
-        factor = max(0.0, (selector.budget - calls) / selector.budget) if selector.budget > 0 else 0.0
+    if rule == HARD_STOP:
+        factor = 1.0 if made < budget else 0.0
+    elif rule == LINEAR:
+        factor = max(0.0, (budget - made) / budget) if budget > 0 else 0.0
     taken = 0.0
     for i in range(p.shape[0]):
-        kept[i] = p[i]
-        if bases.calls[i]:
-            kept[i] = p[i] * factor
-            taken += p[i] - kept[i]
-    kept[0] += taken
+        kept[row, i] = p[i]
+        if calls[i]:
+            kept[row, i] = p[i] * factor
+            taken += p[i] - kept[row, i]
+    kept[row, 0] += taken
 
 
-@compiled
-def drawn_base(p: NDArray[np.float64], total: float, luck: float) -> int:
-    """The base at the place ``luck`` in [0, 1) of the weights ``p``, which sum to ``total``."""
+@inlined
+def drawn_base(p: NDArray[np.float64], row: int, total: float, luck: float) -> int:
+    """The base at the place ``luck`` in [0, 1) of the weights ``p[row]``, which sum to ``total``."""
     left = luck * total
     last = 0
-    for i in range(p.shape[0]):
-        if p[i] > 0.0:
+    for i in range(p.shape[1]):
+        if p[row, i] > 0.0:
             last = i
-            if left < p[i]:
-                return i
-            left -= p[i]
+            if left < p[row, i]:
+                break
+            left -= p[row, i]
     return last
 
 
@@ -100,14 +105,19 @@ def credit(
     selector: SelectorSettings,
     state: State,
     played: NDArray[np.float64],
-    base: int,
-    reward: float,
+    base: NDArray[np.int8],
+    rewards: NDArray[np.float64],
     losses: NDArray[np.float64],
 ) -> None:
-    """Add one decision's importance-weighted loss to ``losses`` `(M,)` (log-barrier selector only)."""
+    """Add the importance-weighted losses of some decisions to ``losses`` `(M,)` (log-barrier selector only).
+
+    ``played`` `(b, M)`: the probabilities that the bases were drawn with; ``base`` and ``rewards`` `(b,)`.
+    """
     if selector.kind == LOG_BARRIER:
-        weight = 1.0 / played[base] if selector.played_weight else state.inverse[base]
-        losses[base] += (selector.loss_offset - reward) * weight
+        inverse = state.inverse
+        for r in range(base.shape[0]):
+            weight = 1.0 / played[r, base[r]] if selector.played_weight else inverse[base[r]]
+            losses[base[r]] += (selector.loss_offset - rewards[r]) * weight
 
 
 @compiled
@@ -116,7 +126,7 @@ def barrier_step(selector: SelectorSettings, state: State, losses: NDArray[np.fl
 
     Finds the lambda with sum_i 1 / (1/p_i + step (loss_i - lambda)) = 1 by bisection: the sum rises with lambda.
     """
-    if selector.kind != LOG_BARRIER:
+    if selector.kind != LOG_BARRIER or not losses.any():
         return
     moved = state.inverse + selector.step * losses
     lowest = moved.min()
