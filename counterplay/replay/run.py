@@ -19,12 +19,13 @@ from counterplay.logs.log import Choices, Log
 from counterplay.logs.reading import read_choices, read_log
 from counterplay.logs.results import store_results
 from counterplay.logs.workspace import Workspace, open_workspace
-from counterplay.replay.agents import Bandit, BuiltIn, Hybrid
+from counterplay.replay.agents import BuiltIn
 from counterplay.replay.estimation import estimate_policies
 from counterplay.replay.evidence import with_outcomes
 from counterplay.replay.experiment import Experiment, canonical_hash, experiment_from, load_experiment
 from counterplay.replay.grid import settings_of
 from counterplay.replay.prepared import PreparedLog
+from counterplay.replay.settings import machine
 from counterplay.replay.single import Replay, replay_exact, replay_rejection
 from counterplay.replay.summary import Summary, curves, summarise, summary_json
 
@@ -179,8 +180,9 @@ class _Run:
         if settings.method == "none":
             return [], []
         seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+        self._tell(self._done, self._steps, "compiling the replay loops, the first time only")
         for agent in settings.agents:
-            # What is shared is derived here, once, before the workers start.
+            # What is shared is derived here, once, before the workers start and the clock runs.
             self._warm(agent)
         played = self._map([(agent, seed) for agent in settings.agents for seed in seeds], self._play)
         rounds = settings.horizon or min(len(run.replay.reward) for run in played)
@@ -207,9 +209,12 @@ class _Run:
 
     def _warm(self, agent: BuiltIn) -> None:
         for prepared in filter(None, (self.prepared, self.truth)):
-            bandit = agent if isinstance(agent, Bandit) else agent.bandit if isinstance(agent, Hybrid) else None
-            if bandit is not None:
-                prepared.action_vectors(bandit)
+            machine(prepared, agent, np.arange(0))
+        if agent is self.settings.agents[0]:
+            if self.settings.method == "exact" or self._needs_online_truth:
+                replay_exact(self.truth or self.prepared, agent, horizon=1)
+            if self.settings.method == "rejection":
+                replay_rejection(self.prepared, agent, horizon=0)
 
     def _online_truths(self, rounds: int) -> dict[str, Summary]:
         """What each agent earns on line in ``rounds`` rounds: exact replay with full information, over other seeds."""
