@@ -91,7 +91,7 @@ def let_bases_play(
     kept: NDArray[np.float64],
     exploration: float,
 ) -> None:
-    """Draw who acts in the rounds from ``start``, one a row of ``kept``, and what they play: GREEDY if scores decide."""
+    """Draw who acts in the rounds from ``start``, one a row of ``kept``, and what they play; GREEDY: scores decide."""
     # Fields are taken out of their records once: inside the loop each access would count a reference.
     order, kind, calls, table, weight = tape.order, bases.kind, bases.calls, bases.table, bases.weight
     candidates, actions, explore = tape.candidates, tape.actions.shape[0], bandit.explore
