@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from counterplay.demo.data import DemoData, llm_choice, load_demo
+from counterplay.demo.data import DemoData, llm_choice, load_demo, store_outputs
 from counterplay.logs.log import Outcomes
 from counterplay.logs.material import DecisionArrays
 from counterplay.logs.workspace import Workspace
@@ -42,6 +42,9 @@ def build_demo(workspace: Workspace) -> DemoData:
     )
     _write(workspace, demo, FULL, "full", "every block's reward is known", outcomes, None)
     _write(workspace, demo, LOGGED, "propensity", "one of ten nearest blocks tried at random", None, decisions)
+    with workspace.transaction() as connection:
+        # Each output goes in under the key of its request, built again from template, text and shortlist.
+        store_outputs(connection, demo)
     for log in (FULL, LOGGED):
         write_choices(workspace, log, "llm", llm_choice(demo))
         write_choices(workspace, log, "embedding-prior", demo.shortlist[:, 0])

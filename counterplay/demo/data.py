@@ -120,15 +120,7 @@ def check_keys(demo: DemoData, rows: Sequence[int] | None = None) -> int:
 
     Errors: `FileError` naming the first output that does not belong to its request.
     """
-    compared = 0
-    for row, key in _keys(demo, rows):
-        if bytes.fromhex(key)[:KEY_BYTES] != demo.key_heads[row].tobytes():
-            raise FileError(
-                f"The shipped output of {demo.context_ids[row]} was made by another request than the one that its "
-                "template, text and shortlist give. Reinstall counterplay, or make the data again."
-            )
-        compared += 1
-    return compared
+    return sum(1 for _ in _checked(demo, rows))
 
 
 def store_outputs(connection: duckdb.DuckDBPyConnection, demo: DemoData, rows: Sequence[int] | None = None) -> int:
@@ -138,19 +130,16 @@ def store_outputs(connection: duckdb.DuckDBPyConnection, demo: DemoData, rows: S
     """
     from counterplay.logs.outputs import Output, put_outputs
 
-    check_keys(demo, rows)
     provenance = demo.provenance["outputs"]["provenance"]
-    chosen = range(len(demo.texts)) if rows is None else rows
     return put_outputs(
         connection,
         (
             Output(
-                request=demo.request(row),
+                request=request,
                 response={"logprobs": [float(score) for score in demo.llm_scores[row]]},
                 provenance=provenance,
             )
-            for row in chosen
-            if not np.isnan(demo.llm_scores[row]).any()
+            for row, request in _checked(demo, rows)
         ),
     )
 
@@ -169,12 +158,20 @@ def task_hash(triage: Triage) -> str:
     return digest.hexdigest()
 
 
-def _keys(demo: DemoData, rows: Sequence[int] | None) -> Iterator[tuple[int, str]]:
+def _checked(demo: DemoData, rows: Sequence[int] | None) -> Iterator[tuple[int, Request]]:
+    """Rows that have an output, each with its request, whose key has been compared."""
     from counterplay.logs.outputs import request_key
 
     for row in range(len(demo.texts)) if rows is None else rows:
-        if not np.isnan(demo.llm_scores[row]).any():
-            yield row, request_key(demo.request(row))
+        if np.isnan(demo.llm_scores[row]).any():
+            continue
+        request = demo.request(row)
+        if bytes.fromhex(request_key(request))[:KEY_BYTES] != demo.key_heads[row].tobytes():
+            raise FileError(
+                f"The shipped output of {demo.context_ids[row]} was made by another request than the one that its "
+                "template, text and shortlist give. Reinstall counterplay, or make the data again."
+            )
+        yield row, request
 
 
 def _read(name: str) -> Any:

@@ -176,8 +176,12 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise InputError(f"{where} holds half a surrogate pair, which is no text. Decode the text again as UTF-8.")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{where} holds half a surrogate pair, which is no text. Decode the text again as UTF-8."
+            ) from error
         return value
     if isinstance(value, float):
         if value - value != 0.0:
