@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +68,7 @@ def _encode(embedder: str, texts: list[str]) -> npt.NDArray[np.float32]:
             f"Embedding texts needs {error.name}, which is not installed. "
             "Install it with: pip install 'counterplay[llm]'"
         ) from error
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         model = SentenceTransformer(str(folder))
         vectors: Any = model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)

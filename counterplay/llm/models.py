@@ -13,8 +13,10 @@ in the cache, on a machine that could never run the model.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
+import io
 import re
 import warnings
 from dataclasses import dataclass
@@ -109,7 +111,8 @@ def load_model(spec: str, *, dtype: str = "float32") -> LanguageModel:
     path = resolve(spec)
     folder, options = (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with warnings.catch_warnings():
+    # The library's own bars and remarks about a GGUF file would break into ours.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
         module = transformers.AutoModelForCausalLM.from_pretrained(
