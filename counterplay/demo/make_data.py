@@ -4,7 +4,7 @@
     python -m counterplay.demo.make_data WORK
 
 ``WORK`` is a folder for what takes long: the vectors (two minutes on two cores) and the outputs, one file for each
-1,024 contexts (27 minutes when the two cores are free). A run that was stopped goes on where it was. ``--shard 0/2``
+1,024 contexts (36 minutes with two processes on two busy cores). A run that was stopped goes on where it was. ``--shard 0/2``
 and ``--shard 1/2`` let two processes of one thread share the outputs; ``--pack`` only packs what is there.
 """
 
