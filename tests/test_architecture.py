@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -106,9 +107,14 @@ def test_replay_logs_estimators_reports_and_demo_never_load_torch() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_holds_one_package_with_its_data_and_stays_small(tmp_path: Path) -> None:
+    # A copy is built: a build leaves its work beside the source, and stale work would find its way into the next wheel.
+    source = tmp_path / "source"
+    shutil.copytree(PACKAGE, source / "counterplay", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     subprocess.run(
-        ["uv", "build", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],
+        ["uv", "build", "--wheel", "--out-dir", str(tmp_path), str(source)],
         check=True,
         capture_output=True,
         env={**os.environ, "PATH": path},

@@ -4,8 +4,9 @@
     python -m counterplay.demo.make_data WORK
 
 ``WORK`` is a folder for what takes long: the vectors (two minutes on two cores) and the outputs, one file for each
-1,024 contexts (36 minutes with two processes on two busy cores). A run that was stopped goes on where it was. ``--shard 0/2``
-and ``--shard 1/2`` let two processes of one thread share the outputs; ``--pack`` only packs what is there.
+1,024 contexts (36 minutes with two processes on two busy cores). A run that was stopped goes on where it was.
+``--shard 0/2`` and ``--shard 1/2`` let two processes of one thread share the outputs; ``--pack`` only packs what is
+there.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ the same rule of acceptance. They see one decision, never the log.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from counterplay.errors import ConfigurationError, MissingEvidenceError
+from counterplay.replay.acceptance import Acceptance
 from counterplay.replay.kernels.records import Trace
 from counterplay.replay.policies import allowed
 from counterplay.replay.prepared import PreparedLog
@@ -46,15 +47,6 @@ class Agent(Protocol):
     def learn(self, state: Any, decision: Decision, action: int, reward: float) -> Any:
         """The state after ``action`` (one of ``decision.actions``) has earned ``reward``."""
         ...
-
-
-class PlainAcceptance(NamedTuple):
-    constant: float
-    read: int
-    accepted: int
-    expected: float
-    violations: int
-    excess: float
 
 
 def _decision(prepared: PreparedLog, row: int) -> Decision:
@@ -111,7 +103,7 @@ def exact(prepared: PreparedLog, agent: Agent, seed: int, rounds: NDArray[np.int
 
 def rejection(
     prepared: PreparedLog, agent: Agent, seed: int, rounds: NDArray[np.int64], constant: float, horizon: int
-) -> tuple[Trace, PlainAcceptance]:
+) -> tuple[Trace, Acceptance]:
     """Rejection replay of a plain agent over the decisions ``rounds``, until ``horizon`` are accepted."""
     log, luck, state = prepared.log, prepared.luck(seed), agent.init(seed)
     rows: list[tuple[int, int, float]] = []
@@ -131,4 +123,7 @@ def rejection(
             reward = float(log.reward[row])
             state = agent.learn(state, decision, action, reward)
             rows.append((int(row), action, reward))
-    return _trace(rows), PlainAcceptance(constant, read, len(rows), expected, violations, excess)
+    report = Acceptance(
+        constant=constant, read=read, accepted=len(rows), expected=expected, violations=violations, excess=excess
+    )
+    return _trace(rows), report

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from counterplay.errors import HorizonError, MissingEvidenceError, UnsupportedError
 from counterplay.replay import plain
+from counterplay.replay.acceptance import Acceptance
 from counterplay.replay.agents import BuiltIn
 from counterplay.replay.kernels.exact import replay_exactly
 from counterplay.replay.kernels.records import State, Trace
@@ -20,23 +21,6 @@ from counterplay.replay.settings import Machine, machine
 
 BATCH = 32
 Order = Literal["shuffled", "logged"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Acceptance:
-    """What rejection replay made of the log."""
-
-    constant: float
-    """c: a decision is accepted with probability c pi/mu."""
-    read: int
-    """Decisions read until the log ended or the horizon was reached."""
-    accepted: int
-    expected: float
-    """The sum of the acceptance probabilities over the decisions read."""
-    violations: int
-    """Decisions with c pi/mu above 1: their acceptance was cut at 1, which biases the history."""
-    excess: float
-    """The sum of c pi/mu - 1 over the violations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +135,7 @@ def replay_rejection(
     if not isinstance(agent, BuiltIn):
         trace, acceptance = plain.rejection(prepared, agent, seed, rounds, c, limit)
         _reached(log.name, agent.name, acceptance.accepted, acceptance.read, horizon)
-        return _from_plain(agent, seed, trace, Acceptance(**acceptance._asdict()))
+        return _from_plain(agent, seed, trace, acceptance)
     engine = machine(prepared, agent, rounds)
     trace = _empty_trace(min(limit, len(rounds)))
     with threadpool_limits(1, user_api="blas"):
