@@ -57,6 +57,46 @@ def table_probability(
     return total
 
 
+@inlined
+def agent_probability(
+    candidates: NDArray[np.int32],
+    actions: int,
+    explore: NDArray[np.int32],
+    kind: NDArray[np.int64],
+    table: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    exploration: float,
+    greedy: int,
+    decision: int,
+    action: int,
+    shares: NDArray[np.float64],
+) -> float:
+    """The agent's whole probability of ``action``; what each base adds to it goes into ``shares[0]``."""
+    whole = 0.0
+    for i in range(kind.shape[0]):
+        if kind[i] == BANDIT:
+            share = exploration * explored_probability(candidates, actions, explore, decision, action)
+            if greedy == action:
+                share += 1.0 - exploration
+        else:
+            share = table_probability(candidates, actions, table, weight, i, decision, action)
+        shares[0, i] = share * kept[0, i]
+        whole += shares[0, i]
+    return whole
+
+
+@compiled
+def learn_accepted(
+    tape: Tape, bandit: BanditSettings, state: State, trace: Trace, first: int, last: int, gradient: NDArray[np.float32]
+) -> None:
+    """One update from the accepted rounds ``first`` to ``last``."""
+    rows = np.empty((last - first, tape.contexts.shape[1]), np.float32)
+    gather(tape, trace.decision[first:last], rows)
+    projected = np.dot(rows, state.weights)
+    learn(tape, bandit, state, rows, projected, trace.action[first:last], trace.reward[first:last], gradient)
+
+
 @compiled
 def score_block(
     tape: Tape,
@@ -100,12 +140,10 @@ def replay_by_rejection(
     """
     count, horizon, learns = tape.order.shape[0], trace.reward.shape[0], bases.kind[0] == BANDIT
     members = bases.kind.shape[0]
-    width, block = tape.actions.shape[1], BLOCK if learns else 1
+    width, block = tape.actions.shape[1], BLOCK
     rows = np.empty((block, tape.contexts.shape[1]), np.float32)
     projected = np.empty((block, width), np.float32)
     greedy = np.empty(block, np.int64)
-    batch_rows = np.empty((batch, tape.contexts.shape[1]), np.float32)
-    batch_projected = np.empty((batch, width), np.float32)
     gradient = np.empty(state.weights.shape, np.float32)
     p, kept, shares, losses = np.empty(members), np.empty((1, members)), np.empty((1, members)), np.zeros(members)
     order, logged, propensity, rewards = tape.order, tape.action, tape.propensity, tape.reward
@@ -117,22 +155,16 @@ def replay_by_rejection(
     base_probabilities(selector, state, 1, p)
     exploration = exploration_rate(bandit, 0)
     while position < count and accepted < horizon:
-        if learns and r >= block:
-            score_block(tape, position, min(block, count - position), state, rows, projected, greedy)
+        if r >= block:
             r = 0
+            if learns:
+                score_block(tape, position, min(block, count - position), state, rows, projected, greedy)
         decision = order[position]
         action = logged[decision]
         within_budget(rule, budget, calls, counts[1], p, kept, 0)
-        total = 0.0
-        for i in range(members):
-            if kind[i] == BANDIT:
-                shares[0, i] = exploration * explored_probability(candidates, actions, explore, decision, action)
-                if greedy[r] == action:
-                    shares[0, i] += 1.0 - exploration
-            else:
-                shares[0, i] = table_probability(candidates, actions, table, weight, i, decision, action)
-            shares[0, i] *= kept[0, i]
-            total += shares[0, i]
+        total = agent_probability(
+            candidates, actions, explore, kind, table, weight, kept, exploration, greedy[r], decision, action, shares
+        )
         position += 1
         r += 1
         ratio = constant * total / propensity[decision]
@@ -149,28 +181,16 @@ def replay_by_rejection(
         trace.reward[accepted] = rewards[decision]
         trace.base[accepted] = base
         trace.p_bandit[accepted] = kept[0, 0]
-        credit(
-            selector, state, kept, trace.base[accepted : accepted + 1], trace.reward[accepted : accepted + 1], losses
-        )
         accepted += 1
+        credit(
+            selector, state, kept, trace.base[accepted - 1 : accepted], trace.reward[accepted - 1 : accepted], losses
+        )
         filled += 1
         if filled < batch:
             continue
         barrier_step(selector, state, losses)
         if learns:
-            played = trace.action[accepted - batch : accepted]
-            gather(tape, trace.decision[accepted - batch : accepted], batch_rows)
-            np.dot(batch_rows, state.weights, batch_projected)
-            learn(
-                tape,
-                bandit,
-                state,
-                batch_rows,
-                batch_projected,
-                played,
-                trace.reward[accepted - batch : accepted],
-                gradient,
-            )
+            learn_accepted(tape, bandit, state, trace, accepted - batch, accepted, gradient)
             r = block
         filled, number = 0, number + 1
         base_probabilities(selector, state, number + 1, p)
