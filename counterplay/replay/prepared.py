@@ -105,6 +105,15 @@ class PreparedLog:
         default = 0.0 if np.isnan(outcomes.default) else outcomes.default
         return np.asarray((gains + default * (times.sum() - known)) / times.sum())
 
+    @cached_property
+    def reward_range(self) -> tuple[float, float]:
+        """The smallest and the largest reward that the log or its outcome table holds; (0, 0) where there is none."""
+        outcomes = self.log.outcomes
+        known = [self.log.reward] if outcomes is None else [self.log.reward, outcomes.rewards, [outcomes.default]]
+        values = np.concatenate([np.asarray(part, dtype=np.float64) for part in known])
+        values = values[np.isfinite(values)]
+        return (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+
     def action_vectors(self, bandit: Bandit) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Reduced action features `(K, m)`, and the actions to explore over (empty: all that are allowed)."""
         if self.log.action_features is None or self.log.context_features is None:

@@ -67,6 +67,8 @@ def run_experiment(
         settings = experiment
     else:
         settings = experiment_from(experiment) if isinstance(experiment, Mapping) else load_experiment(experiment)
+    if workers is not None and workers < 1:
+        raise ConfigurationError(f"workers is {workers}; at least 1 is needed.")
     place = workspace or settings.workspace
     if place is None:
         raise ConfigurationError('the experiment names no workspace: add workspace = "file.duckdb", or pass one.')
@@ -223,7 +225,6 @@ class _Run:
         assert self.truth is not None
         truth, settings = self.truth, self.settings
         seeds = range(TRUTH_SEED, TRUTH_SEED + settings.truth_seeds)
-        # "Best in hindsight" needs outcomes, which a replay of the log itself must not see.
         tasks = [(agent, seed) for agent in settings.agents for seed in seeds]
         played = self._map(
             tasks,
@@ -249,8 +250,6 @@ def _beside(summary: Summary, truth: Summary | None) -> dict[str, Any] | None:
     """The true value with its own standard error, and whether the interval of the estimate holds it."""
     if truth is None:
         return None
-    assert summary.low is not None
-    assert summary.high is not None
     return {
         "value": truth.average_reward,
         "std_error": truth.std_error_seeds,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from counterplay.errors import UnsupportedError
 from counterplay.replay.agents import (
     Bandit,
     BuiltIn,
@@ -39,6 +40,7 @@ class Machine:
 
 def machine(prepared: PreparedLog, agent: BuiltIn, order: NDArray[np.int64]) -> Machine:
     """Set an agent up on a log, to meet its decisions in the given order."""
+    _check_rewards(prepared, agent)
     tables = _tables(prepared, agent)
     bandit = agent if isinstance(agent, Bandit) else agent.bandit if isinstance(agent, Hybrid) else None
     if bandit is None:
@@ -59,6 +61,24 @@ def machine(prepared: PreparedLog, agent: BuiltIn, order: NDArray[np.int64]) -> 
         state=state,
         learns=bandit is not None,
     )
+
+
+def _check_rewards(prepared: PreparedLog, agent: BuiltIn) -> None:
+    """A logistic loss and the log-barrier selector are made for rewards in [0, 1]; elsewhere they go quietly wrong."""
+    low, high = prepared.reward_range
+    if low >= 0 and high <= 1:
+        return
+    bandit = agent if isinstance(agent, Bandit) else agent.bandit if isinstance(agent, Hybrid) else None
+    found = f"log '{prepared.log.name}' has rewards from {low:g} to {high:g}"
+    if isinstance(agent, Hybrid) and isinstance(agent.selector, LogBarrier):
+        raise UnsupportedError(
+            f"the log-barrier selector of '{agent.name}' needs rewards in [0, 1]; {found}: rescale them."
+        )
+    if bandit is not None and bandit.loss == "logistic":
+        raise UnsupportedError(
+            f"the logistic loss of '{agent.name}' needs rewards in [0, 1]; {found}: rescale them, or set "
+            f'loss = "squared".'
+        )
 
 
 def _tables(prepared: PreparedLog, agent: BuiltIn) -> list[Table]:

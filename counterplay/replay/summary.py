@@ -27,11 +27,11 @@ class Summary:
     seeds: int
     rounds: int
     average_reward: float
-    std_error: float | None
+    std_error: float
     std_error_seeds: float | None
     std_error_log: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     model_calls: float
     model_share: float
     final_p_bandit: float

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from counterplay.errors import HorizonError, InputError, MissingEvidenceError, MissingOutputError
+from counterplay.errors import HorizonError, InputError, MissingEvidenceError, MissingOutputError, UnsupportedError
 from counterplay.logs.log import Choices, Outcomes
 from counterplay.replay.agents import (
     Bandit,
@@ -170,6 +170,25 @@ def test_an_outcome_that_nobody_knows_stops_the_replay() -> None:
     partial = replace(prepared.log.outcomes, default=float("nan"))
     with pytest.raises(MissingEvidenceError, match="does not know"):
         replay_exact(PreparedLog(replace(prepared.log, outcomes=partial, fingerprint="")), Uniform())
+
+
+@pytest.mark.parametrize(
+    ("agent", "message"),
+    [
+        (BANDIT, 'from 0 to 5: rescale them, or set loss = "squared"'),
+        (Hybrid(selector=LogBarrier(), bandit=Bandit(dimensions=6, loss="squared")), "log-barrier selector"),
+    ],
+)
+def test_rewards_outside_0_to_1_are_refused_where_an_agent_would_go_quietly_wrong(agent: BuiltIn, message: str) -> None:
+    prepared = world()
+    outcomes = prepared.log.outcomes
+    assert outcomes is not None
+    richer = replace(prepared.log, outcomes=replace(outcomes, rewards=outcomes.rewards * 5), fingerprint="")
+    stretched = PreparedLog(richer, prepared._choices)
+    with pytest.raises(UnsupportedError, match=message):
+        replay_exact(stretched, agent)
+    squared = Hybrid(selector=Polynomial(scale=5), bandit=Bandit(dimensions=6, loss="squared"))
+    assert replay_exact(stretched, squared).reward.max() == 5
 
 
 def test_a_horizon_beyond_the_log_is_refused() -> None:

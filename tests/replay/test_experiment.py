@@ -151,6 +151,11 @@ def test_an_interval_over_one_seed_covers_the_log_only(desk: Path) -> None:
         assert agent["std_error"] > 0
 
 
+def test_no_workers_are_refused(desk: Path) -> None:
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        run_experiment(settings(), workspace=desk, workers=0)
+
+
 def test_progress_ends_at_its_total(desk: Path) -> None:
     seen: list[tuple[int, int]] = []
     run_experiment(settings(), workspace=desk, progress=lambda done, total, _: seen.append((done, total)))
