@@ -99,6 +99,7 @@ def test_the_logs_of_a_workspace_are_listed_for_people_and_for_programs(desk: Pa
     ("words", "message"),
     [
         (("run", "absent.toml"), "cannot read absent.toml"),
+        (("demo", "decisions.csv"), "cannot make the folder decisions.csv"),
         (("run", "misspelt.toml"), "Did you mean 'method'"),
         (("report", "absent.duckdb"), "absent.duckdb"),
         (("report", "decisions.csv"), "it is no workspace"),

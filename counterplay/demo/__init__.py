@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from counterplay.errors import FileError
+
 EXPERIMENTS = ("triage.toml", "triage-logged.toml")
 
 
@@ -39,7 +41,10 @@ def run_demo(
     from counterplay.reports import write_report
 
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder {folder}: {error.strerror}. Choose another.") from error
     place = folder / "triage.duckdb"
     tell = progress or (lambda _done, _total, _what: None)
     tell(0, 0, "building the workspace: 36,343 descriptions, 285 blocks, the model's cached outputs")
