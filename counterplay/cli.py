@@ -88,6 +88,7 @@ def import_table(
     into: Path,
     log: str,
     map_: Annotated[list[str] | None, Parameter(name="--map", consume_multiple=True, negative="")] = None,
+    actions: Path | None = None,
 ) -> None:
     """Bring a file of logged decisions, one a row, into a workspace.
 
@@ -99,10 +100,13 @@ def import_table(
         into: the workspace; made if it is not there.
         log: the name of the log in the workspace.
         map_: columns whose names are not recognised, as `propensity=my_column`; `reward=-loss` turns a loss round.
+        actions: a table of the actions that there are: label, perhaps text, and features (a list of numbers each) that
+            bandits need. Rows with another action go into quarantine.
     """
     from counterplay.logs import import_decisions
 
-    report = import_decisions(path, into, log, columns=dict(_pair(item) for item in map_ or []))
+    columns = dict(_pair(item) for item in map_ or [])
+    report = import_decisions(path, into, log, columns=columns, actions=actions)
     print(
         f"{report.rows_read:,} rows read: {report.rows_kept:,} kept, {report.rows_known:,} known already, "
         f"{report.rows_quarantined:,} in quarantine. Regime of log '{report.log}': {report.regime}."

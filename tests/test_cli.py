@@ -88,6 +88,20 @@ def test_a_policy_of_ones_own_is_imported_and_used(desk: Path) -> None:
     assert "router" in counterplay(desk, "run", "experiment.toml").stdout
 
 
+def test_with_a_table_of_action_features_a_bandit_is_replayed(desk: Path) -> None:
+    rows = "".join(f"{i},{i % 7 / 7},1,{'ab'[i % 3 == 0]},0.5,{int(i % 3 == 0)}\n" for i in range(400))
+    (desk / "shown.csv").write_text("context_id,x_0,x_1,action,propensity,reward\n" + rows)
+    (desk / "actions.jsonl").write_text('{"label": "a", "features": [1, 0]}\n{"label": "b", "features": [0, 1]}\n')
+    words = ("import", "table", "shown.csv", "--into", "desk.duckdb", "--log", "april", "--actions", "actions.jsonl")
+    done = counterplay(desk, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    bandit = '[[agents]]\nkind = "bandit"\nexploration = "epsilon-greedy"\n'
+    (desk / "bandit.toml").write_text(f'workspace = "desk.duckdb"\nlog = "april"\nmethod = "rejection"\n{bandit}')
+    ran = counterplay(desk, "run", "bandit.toml")
+    assert ran.returncode == 0, ran.stderr
+    assert "bandit" in ran.stdout
+
+
 def test_the_logs_of_a_workspace_are_listed_for_people_and_for_programs(desk: Path) -> None:
     _import(desk)
     assert "march" in counterplay(desk, "logs", "desk.duckdb").stdout
