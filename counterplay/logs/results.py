@@ -13,7 +13,6 @@ from counterplay.logs.reading import Place
 from counterplay.logs.workspace import Workspace, borrowed
 
 Row = dict[str, Any]
-Curve = Sequence[tuple[int, float]]
 
 _RUN = ("run", "log", "method", "agent", "seed", "configuration", "result", "seconds")
 

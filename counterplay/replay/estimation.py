@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from counterplay.estimators import Evidence, evaluate
 from counterplay.estimators.compare import compare
-from counterplay.estimators.estimate import plain
 from counterplay.estimators.table import resolve_all
 from counterplay.replay.agents import Bandit, Hybrid
 from counterplay.replay.evidence import exact_values, gather_evidence
@@ -38,10 +36,10 @@ def estimate_policies(
         return [], []
     count = len(prepared.log.context)
     half = count // 2 if wanted.frozen else 0
-    report = prepared.part(np.arange(half, count))
+    learn, report = prepared.part(np.arange(half)), prepared.part(np.arange(half, count))
     policies = [policy_of(report, agent) for agent in settings.agents if not isinstance(agent, (Bandit, Hybrid))]
     for name in wanted.frozen:
-        policies.append(_frozen(settings, name, prepared.part(np.arange(half)), report))
+        policies.append(_frozen(settings, name, learn, report))
         step(f"{name}, frozen")
     needed = {need for estimator in resolve_all(wanted.estimators) for need in estimator.needs}
     evidence = gather_evidence(report.log, policies, reward_model=bool(needed & {"q_logged", "q_target"}))
@@ -81,9 +79,8 @@ def _differences(evidence: Evidence, wanted: EstimateSettings, exact: NDArray[np
     rows: Rows = []
     for name in wanted.estimators:
         for difference in compare(evidence, baseline, name, level=wanted.level):
-            row = plain(asdict(difference))
             ours, base = (_truth_of(evidence, policy, exact) for policy in (difference.policy, baseline))
-            rows.append(_with_truth(row, None if ours is None or base is None else ours - base))
+            rows.append(_with_truth(difference.to_json(), None if ours is None or base is None else ours - base))
     return rows
 
 

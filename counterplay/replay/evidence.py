@@ -23,9 +23,8 @@ def gather_evidence(log: Log, policies: Sequence[Policy], *, reward_model: bool 
     Args:
         log: n decisions with a logged action.
         policies: P policies.
-        reward_model: also fit a reward model (ridge on context and action features, cross-fitted over 5 folds, so
-        that no
-            decision is predicted from itself) and give the predictions that DM and DR need.
+        reward_model: also fit a reward model and give the predictions that DM and DR need: ridge on context and action
+            features, cross-fitted over 5 folds, so that no decision is predicted from itself.
 
     Raises:
         MissingEvidenceError: a decision has no logged action or no reward.
@@ -148,8 +147,7 @@ class _PairFeatures:
         self.width = 1 + actions + contexts + (contexts + 1) * self._shared
 
     def of(self, rows: NDArray[np.int64], columns: NDArray[np.int32]) -> NDArray[np.float64]:
-        """The features of the decisions ``rows`` `(b,)` with each of their actions ``columns`` `(b, S)`: `(b S,
-        width)`."""
+        """Features `(b S, width)` of the decisions ``rows`` `(b,)` with each of their actions ``columns`` `(b, S)`."""
         log, shape = self._log, columns.shape
         actions = np.maximum(columns, 0)
         parts = [np.ones((*shape, 1))]

@@ -31,7 +31,6 @@ Unknown keys are refused with the nearest right one.
 from __future__ import annotations
 
 import hashlib
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -40,6 +39,7 @@ from typing import Any, Literal
 
 from counterplay.errors import ConfigurationError, FileError, nearest
 from counterplay.estimators.table import resolve_all
+from counterplay.logs.outputs import canonical_json
 from counterplay.replay.agents import BuiltIn, Hybrid
 from counterplay.replay.grid import agents_from, settings_of, structured
 
@@ -135,9 +135,8 @@ def _plain(value: Any) -> Any:
 
 
 def canonical_hash(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON: sorted keys, no spaces."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def load_experiment(path: str | Path) -> Experiment:

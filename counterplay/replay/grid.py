@@ -53,8 +53,7 @@ def agents_from(tables: Sequence[Mapping[str, Any]]) -> tuple[BuiltIn, ...]:
 
     Raises:
         ConfigurationError: an unknown key or kind (with the nearest right one), a value that makes no sense, or two
-        agents
-            with one name.
+            agents with one name.
     """
     agents: list[BuiltIn] = []
     for number, table in enumerate(tables, start=1):

@@ -52,16 +52,6 @@ def _uniform(actions: NDArray[np.int32]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformPolicy:
-    """Every allowed action with the same probability."""
-
-    name: str = "uniform"
-
-    def probabilities(self, log: Log, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return _uniform(allowed(log, rows))
-
-
-@dataclass(frozen=True, kw_only=True)
 class TablePolicy:
     """Actions `(n, k)` int32 and probabilities `(n, k)` for each decision of one log; -1 in the first column means
     uniform."""

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from counterplay.errors import ConfigurationError, HorizonError
-from counterplay.logs.log import Choices, Log
+from counterplay.logs.log import Choices, Log, digest_value
 from counterplay.logs.reading import read_choices, read_log
 from counterplay.logs.results import store_results
 from counterplay.logs.workspace import Workspace, open_workspace
@@ -121,7 +121,7 @@ class _Run:
         """The results, and the runs behind them."""
         settings, log = self.settings, self.prepared.log
         definition = settings.definition()
-        outputs = canonical_hash({name: _choices_hash(choices) for name, choices in sorted(self.choices.items())})
+        outputs = _outputs_hash(self.choices)
         identity = canonical_hash({"definition": definition, "log": log.fingerprint, "outputs": outputs})
         header = {
             "experiment": identity,
@@ -238,11 +238,10 @@ class _Run:
         }
 
 
-def _choices_hash(choices: Choices) -> str:
+def _outputs_hash(choices: Mapping[str, Choices]) -> str:
     digest = hashlib.sha256()
-    for array in (choices.actions, choices.probabilities):
-        digest.update(str((array.shape, array.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+    for name, stored in sorted(choices.items()):
+        digest_value(digest, name, stored)
     return digest.hexdigest()
 
 

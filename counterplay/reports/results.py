@@ -77,12 +77,6 @@ def method_of(result: Result) -> str:
     return str(result["definition"].get("method", "none"))
 
 
-def has_truth(result: Result) -> bool:
-    """Whether exact values stand beside anything in these results."""
-    rows = [*result["agents"], *result["estimates"]]
-    return any(row.get("truth") is not None for row in rows)
-
-
 def scale(result: Result) -> Scale:
     """The number of decimals of this experiment's rewards."""
     agents = [agent["average_reward"] for agent in result["agents"]]
