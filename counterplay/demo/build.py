@@ -40,14 +40,15 @@ def build_demo(workspace: Workspace) -> DemoData:
         propensity=np.full(count, 1.0 / demo.shortlist.shape[1]),
         reward=(action == demo.labels).astype(np.float64),
     )
-    _write(workspace, demo, FULL, "full", "every block's reward is known", outcomes, None)
-    _write(workspace, demo, LOGGED, "propensity", "one of ten nearest blocks tried at random", None, decisions)
     with workspace.transaction() as connection:
-        # Each output goes in under the key of its request, built again from template, text and shortlist.
-        store_outputs(connection, demo)
-    for log in (FULL, LOGGED):
-        write_choices(workspace, log, "llm", llm_choice(demo))
-        write_choices(workspace, log, "embedding-prior", demo.shortlist[:, 0])
+        fresh = _write(workspace, demo, FULL, "full", "every block's reward is known", outcomes, None)
+        _write(workspace, demo, LOGGED, "propensity", "one of ten nearest blocks tried at random", None, decisions)
+        if fresh:
+            # Each output goes in under the key of its request, built again from template, text and shortlist.
+            store_outputs(connection, demo)
+        for log in (FULL, LOGGED):
+            write_choices(workspace, log, "llm", llm_choice(demo))
+            write_choices(workspace, log, "embedding-prior", demo.shortlist[:, 0])
     return demo
 
 
@@ -59,8 +60,8 @@ def _write(
     description: str,
     outcomes: Outcomes | None,
     decisions: DecisionArrays | None,
-) -> None:
-    write_log(
+) -> bool:
+    return write_log(
         workspace,
         log=log,
         regime=regime,
