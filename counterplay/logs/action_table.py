@@ -11,7 +11,7 @@ import numpy as np
 from counterplay.errors import ColumnError, InputError, nearest
 from counterplay.logs.log import Singles
 from counterplay.logs.sources import clear, open_source
-from counterplay.logs.typed import feature_list, label_text
+from counterplay.logs.typed import label_text, number_list
 
 _LABELS = ("label", "action", "action_id", "item_id", "arm", "name")
 
@@ -41,7 +41,7 @@ def read_action_table(connection: duckdb.DuckDBPyConnection, source: Any) -> Act
     value, kind = opened.columns[label]
     parts = [label_text(value, kind)]
     parts.append(f"CAST({opened.columns[names['text']][0]} AS VARCHAR)" if "text" in names else "NULL")
-    parts.append(feature_list([opened.columns[names["features"]]]) if "features" in names else "NULL")
+    parts.append(number_list([opened.columns[names["features"]]], "FLOAT") if "features" in names else "NULL")
     rows = connection.execute(f"SELECT {', '.join(parts)} FROM {opened.scan} ORDER BY ordinal").fetchall()
     clear(connection)
     vectors = [row[2] for row in rows]

@@ -18,6 +18,7 @@ SOUND = "(SELECT * FROM incoming WHERE reason IS NULL AND ordinal NOT IN (SELECT
 _COMPARED = (
     "context_id",
     "propensity",
+    "candidate_propensities",
     "reward",
     "cost",
     "cluster",

@@ -32,6 +32,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "reward": ("reward", "rewards", "r", "click", "clicks", "label", "-_label_cost"),
     "cost": ("cost", "costs"),
     "candidates": ("candidates", "actions", "candidate_actions", "allowed_actions", "shortlist"),
+    "candidate_propensities": ("candidate_propensities", "propensities", "action_probs", "probabilities", "pmf"),
     "text": ("text", "prompt", "query", "context_text"),
     "features": ("features", "x", "context_features"),
     "timestamp": ("timestamp", "time", "ts", "arrival_ts", "logged_at"),

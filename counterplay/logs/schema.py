@@ -4,6 +4,13 @@ Every table carries the column ``log`` where it belongs to one. Actions are numb
 of first registration; that index is what all arrays hold. ``outcomes`` is sparse: an action of a context that has no
 row there has the reward ``default_reward`` of its log when that is not NULL, and is unknown when it is NULL.
 
+Contexts that carry neither text nor features are not stored a second time: they are the context ids of the decisions;
+``logs.stores_contexts`` says so. Decisions of a log with ``attachments`` stay in the Parquet files named there. Read
+both through ``relations``, which knows where they are.
+
+A row of a file without decision ids is known by its place: ``sources`` says which rows of a stream (files that begin
+with the same rows) stand at which positions.
+
 The tables that grow with the log (contexts, decisions, outcomes, choices, curves) have no primary key: the index of one
 is held in memory and would be larger than the data at 100 million rows. What writes to them keeps them unique.
 """
@@ -16,7 +23,27 @@ import duckdb
 
 # One entry for each step from version i + 1 to version i + 2. An entry is never edited once released: workspaces that
 # went through it would then differ from those that did not.
-MIGRATIONS: tuple[tuple[str, ...], ...] = ()
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "ALTER TABLE logs ADD COLUMN stores_contexts BOOLEAN DEFAULT true",
+        "ALTER TABLE sources ADD COLUMN stream INTEGER",
+        "ALTER TABLE sources ADD COLUMN first_row BIGINT",
+        "ALTER TABLE sources ADD COLUMN first_position BIGINT",
+        "ALTER TABLE decisions ALTER COLUMN decision_id DROP NOT NULL",
+        "ALTER TABLE decisions ADD COLUMN candidate_propensities DOUBLE[]",
+        "ALTER TABLE outcomes ADD COLUMN seconds DOUBLE",
+        "ALTER TABLE outcomes ADD COLUMN input_tokens BIGINT",
+        "ALTER TABLE outcomes ADD COLUMN output_tokens BIGINT",
+        """CREATE TABLE attachments (
+            log VARCHAR NOT NULL,
+            place INTEGER NOT NULL,
+            path VARCHAR NOT NULL,
+            bytes BIGINT NOT NULL,
+            modified_ns BIGINT NOT NULL,
+            sha256 VARCHAR NOT NULL,
+            PRIMARY KEY (log, place))""",
+    ),
+)
 
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
@@ -30,7 +57,8 @@ TABLES: dict[str, str] = {
         regime VARCHAR NOT NULL CHECK (regime IN ('full', 'partial', 'propensity', 'observed')),
         default_reward DOUBLE,
         description VARCHAR,
-        created_at TIMESTAMPTZ NOT NULL)""",
+        created_at TIMESTAMPTZ NOT NULL,
+        stores_contexts BOOLEAN DEFAULT true)""",
     "sources": """(
         log VARCHAR NOT NULL,
         source VARCHAR NOT NULL,
@@ -40,7 +68,18 @@ TABLES: dict[str, str] = {
         rows_kept BIGINT NOT NULL,
         rows_known BIGINT NOT NULL,
         rows_quarantined BIGINT NOT NULL,
-        imported_at TIMESTAMPTZ NOT NULL)""",
+        imported_at TIMESTAMPTZ NOT NULL,
+        stream INTEGER,
+        first_row BIGINT,
+        first_position BIGINT)""",
+    "attachments": """(
+        log VARCHAR NOT NULL,
+        place INTEGER NOT NULL,
+        path VARCHAR NOT NULL,
+        bytes BIGINT NOT NULL,
+        modified_ns BIGINT NOT NULL,
+        sha256 VARCHAR NOT NULL,
+        PRIMARY KEY (log, place))""",
     "contexts": """(
         log VARCHAR NOT NULL,
         context_id VARCHAR NOT NULL,
@@ -57,7 +96,7 @@ TABLES: dict[str, str] = {
         UNIQUE (log, label))""",
     "decisions": """(
         log VARCHAR NOT NULL,
-        decision_id VARCHAR NOT NULL,
+        decision_id VARCHAR,
         position BIGINT NOT NULL,
         context_id VARCHAR NOT NULL,
         action INTEGER,
@@ -71,13 +110,17 @@ TABLES: dict[str, str] = {
         step INTEGER,
         parent VARCHAR,
         depth INTEGER,
-        kind VARCHAR)""",
+        kind VARCHAR,
+        candidate_propensities DOUBLE[])""",
     "outcomes": """(
         log VARCHAR NOT NULL,
         context_id VARCHAR NOT NULL,
         action INTEGER NOT NULL,
         reward DOUBLE,
-        cost DOUBLE)""",
+        cost DOUBLE,
+        seconds DOUBLE,
+        input_tokens BIGINT,
+        output_tokens BIGINT)""",
     "choices": """(
         log VARCHAR NOT NULL,
         policy VARCHAR NOT NULL,

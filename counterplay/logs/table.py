@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import duckdb
@@ -24,7 +24,8 @@ from counterplay.logs.workspace import borrowed
 
 _TEMPORARY = ("incoming", "rejected", "known", "allowed", "counterplay_entries")
 # What goes from a row to its decision as it is.
-_PLAIN = "decision_id, context_id, propensity, reward, cost, cluster, timestamp, episode, step, parent, depth, kind"
+_PLAIN = """decision_id, context_id, propensity, reward, cost, cluster, timestamp, episode, step, parent, depth, kind,
+    candidate_propensities"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,13 +67,35 @@ def import_decisions(
     (list of labels, path or frame); with it, other actions are quarantined. Bad rows go to the quarantine, with line
     and reason. Errors: `FileError`, `ColumnError`, `InputError`; after any error the workspace is as it was.
     """
+    return import_source(
+        lambda connection: open_source(connection, source),
+        workspace,
+        log,
+        columns=columns,
+        regime=regime,
+        actions=actions,
+        description=description,
+    )
+
+
+def import_source(
+    opener: Callable[[duckdb.DuckDBPyConnection], Source],
+    workspace: Place,
+    log: str,
+    *,
+    columns: Mapped | None = None,
+    regime: str | None = None,
+    actions: Any = None,
+    description: str | None = None,
+) -> ImportReport:
+    """What `import_decisions` does, for whatever an `opener` makes a `Source` of."""
     if not log:
         raise InputError("A log needs a name.")
     with borrowed(workspace, read_only=False) as opened:
         try:
             with opened.transaction() as connection:
                 table = None if actions is None else read_action_table(connection, actions)
-                return _import(connection, open_source(connection, source), log, columns, regime, table, description)
+                return _import(connection, opener(connection), log, columns, regime, table, description)
         finally:
             _tidy(opened.connection)
 
@@ -147,7 +170,7 @@ def _insert(
 ) -> int:
     """Add the sound rows that the log does not have yet; their number."""
     if not connection.execute("SELECT 1 FROM logs WHERE log = ?", [log]).fetchall():
-        connection.execute("INSERT INTO logs VALUES (?, ?, NULL, ?, now())", [log, regime, description])
+        connection.execute("INSERT INTO logs VALUES (?, ?, NULL, ?, now(), true)", [log, regime, description])
     fresh = f"(SELECT * FROM {checks.SOUND} WHERE ordinal NOT IN (SELECT ordinal FROM known))"
     if table is not None:
         _add_actions(connection, log, table)
@@ -243,7 +266,7 @@ def _report(
 
 def _sign(connection: duckdb.DuckDBPyConnection, report: ImportReport) -> None:
     connection.execute(
-        "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?, now())",
+        "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?, now(), NULL, NULL, NULL)",
         [
             report.log,
             report.source,

@@ -6,7 +6,7 @@ reasons can be counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from counterplay.logs.columns import Column
 from counterplay.logs.sources import Source
@@ -22,6 +22,7 @@ STAGED: dict[str, str] = {
     "cluster": "VARCHAR",
     "timestamp": "TIMESTAMPTZ",
     "candidates": "VARCHAR[]",
+    "candidate_propensities": "DOUBLE[]",
     "episode": "VARCHAR",
     "step": "INTEGER",
     "parent": "VARCHAR",
@@ -31,7 +32,8 @@ STAGED: dict[str, str] = {
     "features": "FLOAT[]",
 }
 _REQUIRED = ("decision_id", "context_id", "action", "propensity", "reward", "candidates", "features")
-_TEXT_IN_A_TEXT_FILE = "VARCHAR"
+# Distributions are often logged in single precision, and rounded.
+SUM_TOLERANCE = 1e-3
 
 
 def staging_query(source: Source, mapping: Mapping[str, Column]) -> str:
@@ -45,7 +47,7 @@ def staging_query(source: Source, mapping: Mapping[str, Column]) -> str:
         else:
             values.append(f"CAST(NULL AS {kind}) AS {word}")
     typed = f"SELECT ordinal, {source.broken} AS broken, {', '.join(values + raws)} FROM {source.scan}"
-    reasons = ", ".join(reason for word in mapping for reason in _reasons(word))
+    reasons = ", ".join(reason for word in mapping for reason in _reasons(word, mapping.keys()))
     checked = f"""SELECT ordinal, {", ".join(STAGED)},
         CASE WHEN broken THEN 'the line is not a JSON object' ELSE nullif(concat_ws('; ', {reasons}), '') END AS reason
         FROM ({typed})"""
@@ -70,10 +72,12 @@ def _with_ids(checked: str, mapping: Mapping[str, Column]) -> str:
 def _value(word: str, columns: list[tuple[str, str]], negate: bool) -> str:
     (value, kind), *more = columns
     if word == "features":
-        return feature_list(columns)
+        return number_list(columns, "FLOAT")
     assert not more, f"{word} comes from one column"
     if word == "candidates":
         return _label_list(value, kind)
+    if word == "candidate_propensities":
+        return number_list([(value, kind)], "DOUBLE")
     if word == "timestamp":
         return _timestamp(value, kind)
     if word in ("propensity", "reward", "cost"):
@@ -123,14 +127,15 @@ def _label_list(value: str, kind: str) -> str:
     return f"CASE WHEN ltrim({text}) LIKE '[%' THEN {as_list} ELSE {split} END"
 
 
-def feature_list(columns: list[tuple[str, str]]) -> str:
+def number_list(columns: list[tuple[str, str]], number: str) -> str:
+    """A list of numbers of the SQL type `number`, from a list, a text, or several columns of one number each."""
     if len(columns) == 1 and columns[0][1].endswith("]"):
-        return f"TRY_CAST({columns[0][0]} AS FLOAT[])"
+        return f"TRY_CAST({columns[0][0]} AS {number}[])"
     if len(columns) == 1 and columns[0][1] == "VARCHAR":
         value = columns[0][0]
-        alone = f"TRY_CAST({value} AS FLOAT)"
-        return f"coalesce(TRY_CAST({value} AS FLOAT[]), CASE WHEN {alone} IS NOT NULL THEN [{alone}] END)"
-    return f"[{', '.join(f'TRY_CAST({value} AS FLOAT)' for value, _ in columns)}]"
+        alone = f"TRY_CAST({value} AS {number})"
+        return f"coalesce(TRY_CAST({value} AS {number}[]), CASE WHEN {alone} IS NOT NULL THEN [{alone}] END)"
+    return f"[{', '.join(f'TRY_CAST({value} AS {number})' for value, _ in columns)}]"
 
 
 def _timestamp(value: str, kind: str) -> str:
@@ -145,7 +150,7 @@ def _timestamp(value: str, kind: str) -> str:
     return f"to_timestamp({seconds})"
 
 
-def _reasons(word: str) -> list[str]:
+def _reasons(word: str, mapped: Collection[str]) -> list[str]:
     """SQL expressions, each a reason or NULL, over `word` (typed) and `raw_word` (text)."""
     what = word.replace("_", " ")
     raw = f"raw_{word}"
@@ -168,6 +173,8 @@ def _reasons(word: str) -> list[str]:
         return [_case(cases)]
     if word == "candidates":
         return [_case(missing + _candidate_cases()), _case(_choice_cases())]
+    if word == "candidate_propensities":
+        return [_case(_candidate_propensity_cases(mapped))]
     if word == "features":
         return [_case(missing + _feature_cases())]
     kinds = {"timestamp": "a time", "step": "a whole number", "depth": "a whole number"}
@@ -191,6 +198,40 @@ def _candidate_cases() -> list[tuple[str, str]]:
 def _choice_cases() -> list[tuple[str, str]]:
     outside = "len(candidates) > 0 AND action IS NOT NULL AND NOT list_contains(candidates, action)"
     return [(outside, "'action is not among the candidates: ' || left(action, 80)")]
+
+
+def _candidate_propensity_cases(mapped: Collection[str]) -> list[tuple[str, str]]:
+    """A whole distribution over the candidates: it must be one, and agree with the propensity of the action."""
+    what, given = "candidate_propensities", "candidate_propensities IS NOT NULL"
+    cases = [
+        ("raw_candidate_propensities IS NULL", "NULL"),
+        (f"{what} IS NULL", "'candidate propensities are not a list of numbers: ' || raw_candidate_propensities"),
+        (
+            f"{given} AND len(list_filter({what}, lambda one: one IS NULL OR NOT (one BETWEEN 0 AND 1))) > 0",
+            "'candidate propensities hold something outside 0 to 1: ' || raw_candidate_propensities",
+        ),
+        (
+            f"abs(list_sum({what}) - 1) > {SUM_TOLERANCE}",
+            f"'candidate propensities do not sum to 1: ' || list_sum({what})",
+        ),
+    ]
+    if "candidates" in mapped:
+        cases.append(
+            (
+                f"len({what}) <> len(candidates)",
+                f"'candidate propensities are not one for each candidate: ' || len({what}) || ' for ' || "
+                "len(candidates)",
+            )
+        )
+        if "propensity" in mapped:
+            cases.append(
+                (
+                    f"abs({what}[list_position(candidates, action)] - propensity) > {SUM_TOLERANCE}",
+                    f"'candidate propensities give the action another propensity: ' || "
+                    f"{what}[list_position(candidates, action)]",
+                )
+            )
+    return cases
 
 
 def _feature_cases() -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from counterplay.logs.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TABLES = ("logs", "sources", "contexts", "actions", "decisions", "outcomes", "choices", "quarantine")
+_TABLES = ("logs", "sources", "contexts", "actions", "decisions", "outcomes", "choices", "quarantine", "attachments")
 _SOURCE = "arrays"
 
 
@@ -140,10 +140,12 @@ def _insert_log(connection: duckdb.DuckDBPyConnection, log: str, material: Mater
     decisions, outcomes = material.decisions, material.outcomes
     default = None if outcomes is None or np.isnan(outcomes.default) else outcomes.default
     connection.execute(
-        "INSERT INTO logs VALUES (?, ?, ?, ?, now())", [log, material.regime, default, material.description]
+        "INSERT INTO logs VALUES (?, ?, ?, ?, now(), true)", [log, material.regime, default, material.description]
     )
     n = len(decisions.context)
-    connection.execute("INSERT INTO sources VALUES (?, ?, ?, '{}', ?, ?, 0, 0, now())", [log, _SOURCE, sha256, n, n])
+    connection.execute(
+        "INSERT INTO sources VALUES (?, ?, ?, '{}', ?, ?, 0, 0, now(), NULL, NULL, NULL)", [log, _SOURCE, sha256, n, n]
+    )
     ids = _texts(material.context_ids)
     contexts = {
         "position": np.arange(len(ids)),

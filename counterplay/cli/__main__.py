@@ -1,0 +1,5 @@
+"""`python -m counterplay.cli`."""
+
+from counterplay.cli import main
+
+main()
