@@ -6,6 +6,7 @@ from counterplay.logs.choices import import_choices
 from counterplay.logs.log import Choices, Log, Outcomes
 from counterplay.logs.material import DecisionArrays
 from counterplay.logs.reading import list_logs, read_choices, read_log, read_quarantine, read_texts
+from counterplay.logs.streaming import stream_decisions
 from counterplay.logs.table import ImportReport, import_decisions
 from counterplay.logs.workspace import Workspace, open_workspace
 from counterplay.logs.writing import write_choices, write_log
@@ -25,6 +26,7 @@ __all__ = [
     "read_log",
     "read_quarantine",
     "read_texts",
+    "stream_decisions",
     "write_choices",
     "write_log",
 ]

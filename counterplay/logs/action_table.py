@@ -63,3 +63,22 @@ def _checked(labels: list[str | None], texts: list[str | None], vectors: list[An
         if not np.isfinite(features).all():
             raise InputError("The features of the actions must be finite numbers.")
     return ActionTable(labels=known, texts=texts, features=features)
+
+
+def add_actions(connection: duckdb.DuckDBPyConnection, log: str, table: ActionTable) -> None:
+    """Append the actions of a table in its order; those that the log has keep their index, text and features."""
+    (size,) = connection.execute("SELECT count(*) FROM actions WHERE log = ?", [log]).fetchall()[0]
+    known = {name for (name,) in connection.execute("SELECT label FROM actions WHERE log = ?", [log]).fetchall()}
+    new = [i for i, label in enumerate(table.labels) if label not in known]
+    if new:
+        vectors = None if table.features is None else [table.features[i].tolist() for i in new]
+        connection.execute(
+            "INSERT INTO actions SELECT $log, unnest($index), unnest($label), unnest($text), unnest($features)",
+            {
+                "log": log,
+                "index": list(range(size, size + len(new))),
+                "label": [table.labels[i] for i in new],
+                "text": [table.texts[i] for i in new],
+                "features": vectors or [None] * len(new),
+            },
+        )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from counterplay.errors import ColumnError, FileError, InputError, nearest
-from counterplay.logs.reading import Place
+from counterplay.logs.reading import Place, require_log
+from counterplay.logs.relations import contexts_of
+from counterplay.logs.sources import literal
 from counterplay.logs.workspace import Workspace, borrowed
 from counterplay.logs.writing import write_choices
 
@@ -42,7 +44,9 @@ def import_choices(source: Any, workspace: Place, log: str, policy: str) -> int:
     )  # fmt: skip
     _check(rows)
     with borrowed(workspace, read_only=False) as opened:
-        contexts, actions = (_index(opened, log, *what) for what in (("contexts", "context_id"), ("actions", "label")))
+        require_log(opened.connection, log)
+        contexts = _index(opened, f"SELECT context_id FROM {contexts_of(opened.connection, log)} ORDER BY position")
+        actions = _index(opened, f"SELECT label FROM actions WHERE log = {literal(log)} ORDER BY action")
         chosen, weights = _matrix(rows, contexts, actions, log)
         write_choices(opened, log, policy, chosen, weights)
     return rows["context_id"].n_unique()
@@ -93,14 +97,8 @@ def _check(rows: pl.DataFrame) -> None:
         )
 
 
-def _index(workspace: Workspace, log: str, table: str, column: str) -> dict[str, int]:
-    order = "position" if table == "contexts" else "action"
-    rows = workspace.connection.execute(
-        f"SELECT {column} FROM {table} WHERE log = ? ORDER BY {order}", [log]
-    ).fetchall()
-    if not rows:
-        known = [name for (name,) in workspace.connection.execute("SELECT log FROM logs").fetchall()]
-        raise InputError(f"there is no log '{log}' in this workspace. {nearest(log, known)}")
+def _index(workspace: Workspace, query: str) -> dict[str, int]:
+    rows = workspace.connection.execute(query).fetchall()
     return {name: i for i, (name,) in enumerate(rows)}
 
 

@@ -58,32 +58,38 @@ class Column:
         return ("-" if self.negate else "") + ",".join(self.names)
 
 
-def resolve(types: Mapping[str, str], explicit: Mapped | None, required: Iterable[str] = ()) -> dict[str, Column]:
+def resolve(
+    types: Mapping[str, str],
+    explicit: Mapped | None,
+    required: Iterable[str] = (),
+    synonyms: Mapping[str, tuple[str, ...]] = SYNONYMS,
+) -> dict[str, Column]:
     """Say for each of our words which columns hold it.
 
     `types`: the file's columns and their SQL types. `explicit` wins over synonyms: word to column, "-column" to turn
     the sign, "" to leave the word out; for features also a prefix "x_*", a list, or names with commas between them.
+    `synonyms`: the words that this kind of file has, each with its names; those of logged decisions by default.
     Errors: `ColumnError` for an unknown word, a column that is not there, two synonyms of one word, or a required word
     without a column; each names the mend.
     """
     chosen: dict[str, Column] = {}
     closed: set[str] = set()
     for word, value in (explicit or {}).items():
-        if word not in SYNONYMS:
-            raise ColumnError(f"'{word}' is no word that a column can be mapped to. {nearest(word, SYNONYMS)}")
+        if word not in synonyms:
+            raise ColumnError(f"'{word}' is no word that a column can be mapped to. {nearest(word, synonyms)}")
         closed.add(word)
         if value != _LEAVE_OUT:
             chosen[word] = _named(word, value, types)
     taken = {name for column in chosen.values() for name in column.names}
     free = {name: kind for name, kind in types.items() if name not in taken}
-    for word in SYNONYMS:
-        found = None if word in closed else _found(word, free)
+    for word, names in synonyms.items():
+        found = None if word in closed else _found(word, names, free)
         if found is not None:
             chosen[word] = found
     for word in required:
         if word not in chosen:
             raise ColumnError(_missing(word, types))
-    return {word: chosen[word] for word in SYNONYMS if word in chosen}
+    return {word: chosen[word] for word in synonyms if word in chosen}
 
 
 def _named(word: str, value: str | Sequence[str], types: Mapping[str, str]) -> Column:
@@ -130,9 +136,9 @@ def _exact(word: str, name: str, types: Mapping[str, str]) -> str:
     return found
 
 
-def _found(word: str, free: Mapping[str, str]) -> Column | None:
+def _found(word: str, synonyms: tuple[str, ...], free: Mapping[str, str]) -> Column | None:
     found = []
-    for synonym in SYNONYMS[word]:
+    for synonym in synonyms:
         negate = synonym.startswith("-")
         found += [Column(names=(name,), negate=negate) for name in free if name.lower() == synonym.lstrip("-")]
     # A column `context` is a list of features in one tool and a plain text in another: its type tells.

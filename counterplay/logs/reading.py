@@ -10,6 +10,7 @@ import numpy as np
 
 from counterplay.errors import InputError, nearest
 from counterplay.logs.log import Choices, Floats, Ints, Log, Longs, Outcomes, Singles
+from counterplay.logs.relations import decisions_of, numbered_contexts
 from counterplay.logs.workspace import Workspace, borrowed
 
 if TYPE_CHECKING:
@@ -18,25 +19,20 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = Workspace | str | os.PathLike[str]
 
-# The rows of a log's contexts, 0..C-1 in their order; `position` itself may have gaps.
-_CONTEXTS = """
-    SELECT context_id, text, features, CAST(row_number() OVER (ORDER BY position) - 1 AS INTEGER) AS row
-    FROM contexts WHERE log = $log"""
-
 
 def read_log(workspace: Place, name: str) -> Log:
     """Read a whole log. `workspace`: an open one, or a path. Errors: `InputError` when there is no log of that name."""
     with borrowed(workspace) as opened:
         connection = opened.connection
         regime, default = require_log(connection, name)
-        contexts = _table(connection, f"SELECT context_id, features FROM ({_CONTEXTS}) ORDER BY row", log=name)
+        numbered = numbered_contexts(connection, name)
+        contexts = _table(connection, f"SELECT context_id, features FROM ({numbered}) ORDER BY row")
         actions = _table(connection, "SELECT label, features FROM actions WHERE log = $log ORDER BY action", log=name)
         decisions = _table(
             connection,
-            f"""SELECT decision_id, c.row AS context, coalesce(action, -1) AS action, propensity, reward, cost,
-                cluster, candidates FROM decisions d JOIN ({_CONTEXTS}) c USING (context_id)
-                WHERE d.log = $log ORDER BY position""",
-            log=name,
+            f"""SELECT coalesce(decision_id, '#' || position) AS decision_id, c.row AS context,
+                coalesce(action, -1) AS action, propensity, reward, cost, cluster, candidates
+                FROM {decisions_of(connection, name)} d JOIN ({numbered}) c USING (context_id) ORDER BY position""",
         )
         return Log(
             name=name,
@@ -70,7 +66,7 @@ def read_choices(workspace: Place, log: str, policy: str) -> Choices:
         table = _table(
             connection,
             f"""SELECT list(action ORDER BY rank) AS actions, list(probability ORDER BY rank) AS probabilities
-                FROM ({_CONTEXTS}) c LEFT JOIN
+                FROM ({numbered_contexts(connection, log)}) c LEFT JOIN
                     (SELECT context_id, action, probability, rank FROM choices WHERE log = $log AND policy = $policy)
                     USING (context_id) GROUP BY c.row ORDER BY c.row""",
             log=log,
@@ -85,21 +81,31 @@ def read_choices(workspace: Place, log: str, policy: str) -> Choices:
 
 
 def list_logs(workspace: Place) -> list[dict[str, Any]]:
-    """One row a log, by name: log, regime, description, and how many rows each of its tables has."""
+    """One row a log, by name: log, regime, description, and how many rows each of its tables has.
+
+    `contexts` is None for a log whose contexts carry nothing: they are as many as its decisions have context ids.
+    """
     with borrowed(workspace) as opened:
         counts = ", ".join(
             f"(SELECT count(*) FROM {table} t WHERE t.log = logs.log) AS {table}"
             for table in ("contexts", "actions", "decisions", "outcomes", "quarantine")
         )
-        rows = _table(opened.connection, f"SELECT log, regime, description, {counts} FROM logs ORDER BY log")
-        return list(rows.to_pylist())
+        table = _table(
+            opened.connection, f"SELECT log, regime, description, stores_contexts, {counts} FROM logs ORDER BY log"
+        )
+        rows = list(table.to_pylist())
+        for row in rows:
+            if not row.pop("stores_contexts"):
+                row["contexts"] = None
+        return rows
 
 
 def read_texts(workspace: Place, name: str) -> tuple[list[str | None], list[str | None]]:
     """The texts of a log's contexts (C) and of its actions (K), in the order of the arrays of `read_log`."""
     with borrowed(workspace) as opened:
         require_log(opened.connection, name)
-        contexts = _table(opened.connection, f"SELECT text FROM ({_CONTEXTS}) ORDER BY row", log=name)
+        numbered = numbered_contexts(opened.connection, name)
+        contexts = _table(opened.connection, f"SELECT text FROM ({numbered}) ORDER BY row")
         actions = _table(opened.connection, "SELECT text FROM actions WHERE log = $log ORDER BY action", log=name)
         return contexts["text"].to_pylist(), actions["text"].to_pylist()
 
@@ -138,7 +144,8 @@ def _table(connection: duckdb.DuckDBPyConnection, query: str, **values: str) -> 
 def _outcomes(connection: duckdb.DuckDBPyConnection, name: str, default: float, contexts: int) -> Outcomes | None:
     table = _table(
         connection,
-        f"""SELECT c.row AS context, action, reward FROM outcomes o JOIN ({_CONTEXTS}) c USING (context_id)
+        f"""SELECT c.row AS context, action, reward
+            FROM outcomes o JOIN ({numbered_contexts(connection, name)}) c USING (context_id)
             WHERE o.log = $log ORDER BY c.row, action""",
         log=name,
     )

@@ -9,10 +9,23 @@ import duckdb
 
 from counterplay.logs.sources import literal
 
+STEPS = {"episode": "VARCHAR", "step": "INTEGER", "parent": "VARCHAR", "depth": "INTEGER", "kind": "VARCHAR"}
 
-def decisions_of(_: duckdb.DuckDBPyConnection, log: str) -> str:
-    """The decisions of a log, in no particular order; `position` gives it."""
-    return f"(SELECT * FROM decisions WHERE log = {literal(log)})"
+
+def decisions_of(connection: duckdb.DuckDBPyConnection, log: str) -> str:
+    """The decisions of a log, with what `steps` says of them, in no particular order; `position` gives it."""
+    name = literal(log)
+    if connection.execute("SELECT 1 FROM steps WHERE log = ? LIMIT 1", [log]).fetchall():
+        return f"""(SELECT * FROM (SELECT * FROM decisions WHERE log = {name})
+            LEFT JOIN (SELECT * EXCLUDE (log) FROM steps WHERE log = {name}) USING (position))"""
+    none = ", ".join(f"CAST(NULL AS {kind}) AS {word}" for word, kind in STEPS.items())
+    return f"(SELECT *, {none} FROM decisions WHERE log = {name})"
+
+
+def numbered_contexts(connection: duckdb.DuckDBPyConnection, log: str) -> str:
+    """A query of a log's contexts with their `row`, 0 to C - 1 in their order; `position` itself may have gaps."""
+    return f"""SELECT context_id, text, features, CAST(row_number() OVER (ORDER BY position) - 1 AS INTEGER) AS row
+        FROM {contexts_of(connection, log)}"""
 
 
 def contexts_of(connection: duckdb.DuckDBPyConnection, log: str) -> str:

@@ -5,14 +5,15 @@ of first registration; that index is what all arrays hold. ``outcomes`` is spars
 row there has the reward ``default_reward`` of its log when that is not NULL, and is unknown when it is NULL.
 
 Contexts that carry neither text nor features are not stored a second time: they are the context ids of the decisions;
-``logs.stores_contexts`` says so. Decisions of a log with ``attachments`` stay in the Parquet files named there. Read
-both through ``relations``, which knows where they are.
+``logs.stores_contexts`` says so. Where decisions belong to episodes, ``steps`` says how; a column that is empty in most
+logs would still cost each of them its share. Decisions of a log with ``attachments`` stay in the Parquet files named
+there. Read contexts and decisions through ``relations``, which puts all this together.
 
 A row of a file without decision ids is known by its place: ``sources`` says which rows of a stream (files that begin
 with the same rows) stand at which positions.
 
-The tables that grow with the log (contexts, decisions, outcomes, choices, curves) have no primary key: the index of one
-is held in memory and would be larger than the data at 100 million rows. What writes to them keeps them unique.
+The tables that grow with the log (contexts, decisions, steps, outcomes, choices, curves) have no primary key: the index
+of one is held in memory and would be larger than the data at 100 million rows. What writes to them keeps them unique.
 """
 
 from __future__ import annotations
@@ -31,6 +32,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE sources ADD COLUMN first_position BIGINT",
         "ALTER TABLE decisions ALTER COLUMN decision_id DROP NOT NULL",
         "ALTER TABLE decisions ADD COLUMN candidate_propensities DOUBLE[]",
+        """CREATE TABLE steps (log VARCHAR NOT NULL, position BIGINT NOT NULL, episode VARCHAR, step INTEGER,
+            parent VARCHAR, depth INTEGER, kind VARCHAR)""",
+        """INSERT INTO steps SELECT log, position, episode, step, parent, depth, kind FROM decisions
+            WHERE coalesce(episode, CAST(step AS VARCHAR), parent, CAST(depth AS VARCHAR), kind) IS NOT NULL""",
+        "ALTER TABLE decisions DROP COLUMN episode",
+        "ALTER TABLE decisions DROP COLUMN step",
+        "ALTER TABLE decisions DROP COLUMN parent",
+        "ALTER TABLE decisions DROP COLUMN depth",
+        "ALTER TABLE decisions DROP COLUMN kind",
         "ALTER TABLE outcomes ADD COLUMN seconds DOUBLE",
         "ALTER TABLE outcomes ADD COLUMN input_tokens BIGINT",
         "ALTER TABLE outcomes ADD COLUMN output_tokens BIGINT",
@@ -106,12 +116,15 @@ TABLES: dict[str, str] = {
         cluster VARCHAR,
         timestamp TIMESTAMPTZ,
         candidates INTEGER[],
+        candidate_propensities DOUBLE[])""",
+    "steps": """(
+        log VARCHAR NOT NULL,
+        position BIGINT NOT NULL,
         episode VARCHAR,
         step INTEGER,
         parent VARCHAR,
         depth INTEGER,
-        kind VARCHAR,
-        candidate_propensities DOUBLE[])""",
+        kind VARCHAR)""",
     "outcomes": """(
         log VARCHAR NOT NULL,
         context_id VARCHAR NOT NULL,

@@ -6,6 +6,7 @@ are cast by us, so that a value that is no number is seen and named, and never b
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import glob
@@ -13,7 +14,8 @@ import gzip
 import hashlib
 import io
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -36,6 +38,9 @@ _KINDS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
 }
 
 
@@ -43,8 +48,9 @@ _KINDS = {
 class Source:
     """An opened source. `columns`: its columns in order, each with (SQL expression, SQL type).
 
-    `broken`: SQL that is true for a row that could not be read. `locate`: where in the file rows and broken pieces
-    stand, asked after the scan.
+    `broken`: SQL that is true for a row that could not be read. `fault`: SQL for what only the reader of this format
+    can see is wrong with a row (a reason, or NULL); it then stands alone. `locate`: where in the file rows and broken
+    pieces stand, asked after the scan. `twice`: scanning again costs less than keeping what the first scan read.
     """
 
     name: str
@@ -52,7 +58,9 @@ class Source:
     scan: str
     columns: dict[str, tuple[str, str]]
     broken: str = "false"
+    fault: str = "NULL"
     locate: Callable[[duckdb.DuckDBPyConnection], lines.Places] = lines.rows_as_they_are
+    twice: bool = False
 
     @property
     def types(self) -> dict[str, str]:
@@ -71,29 +79,40 @@ def literal(text: str) -> str:
 
 
 def open_source(connection: duckdb.DuckDBPyConnection, source: Any) -> Source:
-    """Open a path or a frame (polars, pandas, Arrow). Errors: `FileError`, `ColumnError`, `InputError`."""
+    """Open a path, a folder or pattern of Parquet files, or a frame (polars, pandas, Arrow).
+
+    Errors: `FileError`, `ColumnError`, `InputError`.
+    """
     if not isinstance(source, (str, os.PathLike)):
         return _frame(connection, source)
     path = Path(source)
+    if not path.exists() and glob.has_magic(str(path)):
+        return _folder(connection, path, sorted(map(Path, glob.glob(str(path), recursive=True)), key=_natural))
+    if path.is_dir():
+        return _folder(connection, path, sorted(path.rglob("*.parquet"), key=_natural))
     if not path.exists():
         raise FileError(f"There is no file {path}. Check the path.")
-    if path.is_dir():
-        raise FileError(f"{path} is a folder; name one file in it.")
     suffix = next((found for found in reversed(path.suffixes) if found.lower() != ".gz"), "").lower()
     kind = _KINDS.get(suffix)
     if kind is None:
         raise FileError(
-            f"{path.name} is of no kind that can be imported. Known: .parquet, .csv, .tsv, .jsonl, and .gz of them."
+            f"{path.name} is of no kind that can be imported. Known: .parquet, .csv, .tsv, .jsonl, and .gz of the "
+            "last three; .arrow; a folder or pattern of .parquet."
         )
-    if path.stat().st_size == 0:
-        raise FileError(f"{path} is empty. Export it again, or leave it out.")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    opener = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}[kind]
+    sha256 = file_hash(path)
+    opener = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl, "arrow": _arrow}[kind]
     try:
         return opener(connection, path, sha256)
     except (duckdb.Error, EOFError, gzip.BadGzipFile) as error:
         raise unreadable(path, error) from error
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes. Errors: `FileError` when it is empty."""
+    if path.stat().st_size == 0:
+        raise FileError(f"{path} is empty. Export it again, or leave it out.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unreadable(path: object, error: Exception) -> FileError:
@@ -104,22 +123,85 @@ def unreadable(path: object, error: Exception) -> FileError:
     )
 
 
+@contextlib.contextmanager
+def reading_errors(name: str) -> Iterator[None]:
+    """What DuckDB says about a broken file becomes a `FileError`."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        raise unreadable(name, error) from error
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """part-2 before part-10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
 def _file(path: Path) -> str:
     """A path as an SQL literal that means this one file, whatever brackets and stars its name holds."""
     return literal(glob.escape(str(path)))
 
 
+def _folder(connection: duckdb.DuckDBPyConnection, place: Path, paths: list[Path]) -> Source:
+    """Parquet files one after the other, in the order of their names, as one table."""
+    if not paths:
+        raise FileError(f"There are no Parquet files at {place}. Check the path; other kinds are imported one by one.")
+    hashes = [file_hash(path) for path in paths]
+    whole = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    starts, rows = [], 0
+    for path in paths:
+        try:
+            count = connection.execute("SELECT num_rows FROM parquet_file_metadata(?)", [glob.escape(str(path))])
+            starts.append(rows)
+            rows += count.fetchall()[0][0]
+        except duckdb.Error as error:
+            raise unreadable(path, error) from error
+    files = f"[{', '.join(_file(path) for path in paths)}]"
+    scan = f"read_parquet({files}, file_row_number = true, filename = 'counterplay_file', union_by_name = true)"
+    first = " ".join(
+        f"WHEN {literal(str(path))} THEN {start}" for path, start in zip(paths, starts, strict=True)
+    )  # fmt: skip
+    try:
+        return _parquet_scan(
+            connection, place.name, whole, scan, f"file_row_number + 1 + CASE counterplay_file {first} END"
+        )
+    except duckdb.Error as error:
+        raise unreadable(place, error) from error
+
+
 def _parquet(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
-    file = f"read_parquet({_file(path)}, file_row_number = true)"
-    described = connection.execute(f"DESCRIBE SELECT * EXCLUDE (file_row_number) FROM {file}").fetchall()
+    scan = f"read_parquet({_file(path)}, file_row_number = true)"
+    return _parquet_scan(connection, path.name, sha256, scan, "file_row_number + 1")
+
+
+def _parquet_scan(connection: duckdb.DuckDBPyConnection, name: str, sha256: str, scan: str, ordinal: str) -> Source:
+    described = connection.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()
+    columns = [row for row in described if row[0] not in ("file_row_number", "counterplay_file")]
     # Columns get names of our own, so that ours (`ordinal`) cannot meet one of the user's.
-    renamed = [f"{quote(row[0])} AS c{i}" for i, row in enumerate(described)]
+    renamed = [f"{quote(row[0])} AS c{i}" for i, row in enumerate(columns)]
     return Source(
-        name=path.name,
+        name=name,
         sha256=sha256,
-        scan=f"(SELECT {', '.join(renamed)}, file_row_number + 1 AS ordinal FROM {file})",
-        columns={row[0]: (f"c{i}", row[1]) for i, row in enumerate(described)},
+        scan=f"(SELECT {', '.join(renamed)}, {ordinal} AS ordinal FROM {scan})",
+        columns={row[0]: (f"c{i}", row[1]) for i, row in enumerate(columns)},
+        twice=True,
     )
+
+
+def _arrow(connection: duckdb.DuckDBPyConnection, path: Path, _: str) -> Source:
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as file:
+            try:
+                table = pa.ipc.open_file(file).read_all()
+            except pa.ArrowInvalid:
+                file.seek(0)
+                table = pa.ipc.open_stream(file).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(path, error) from error
+    return dataclasses.replace(_frame(connection, table), name=path.name)
 
 
 def _jsonl(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
@@ -134,12 +216,14 @@ def _jsonl(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> So
         raise FileError(
             f"No line of {path} is a JSON object. Export one object a line, or rename the file to its kind."
         )
-    pointers = {key: "/" + key.replace("~", "~0").replace("/", "~1") for key, _ in keys}
+    pointers = [literal("/" + key.replace("~", "~0").replace("/", "~1")) for key, _ in keys]
     return Source(
         name=path.name,
         sha256=sha256,
-        scan=f"(SELECT json, row_number() OVER () AS ordinal FROM {file})",
-        columns={key: (f"(json ->> {literal(pointer)})", "VARCHAR") for key, pointer in pointers.items()},
+        # All values at once: each call that extracts parses the whole line again.
+        scan=f"""(SELECT json, json_extract_string(json, [{", ".join(pointers)}]) AS held,
+            row_number() OVER () AS ordinal FROM {file})""",
+        columns={key: (f"held[{place}]", "VARCHAR") for place, (key, _) in enumerate(keys, 1)},
         broken="json IS NULL OR json_type(json) <> 'OBJECT'",
         locate=lambda _: lines.json_places(lambda: open_binary(path)),
     )
@@ -217,6 +301,7 @@ def _frame(connection: duckdb.DuckDBPyConnection, frame: Any) -> Source:
         sha256=sha256,
         scan=FRAME,
         columns={name: (f"c{i}", described[i][1]) for i, name in enumerate(names)},
+        twice=True,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from counterplay.logs.columns import Column
 from counterplay.logs.sources import Source
 
-# The columns of the staged table, in its order, with their types.
+# The columns of incoming rows, in their order, with their types; labels that are whole numbers stay BIGINT.
 STAGED: dict[str, str] = {
     "decision_id": "VARCHAR",
     "context_id": "VARCHAR",
@@ -32,50 +32,61 @@ STAGED: dict[str, str] = {
     "features": "FLOAT[]",
 }
 _REQUIRED = ("decision_id", "context_id", "action", "propensity", "reward", "candidates", "features")
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 # Distributions are often logged in single precision, and rounded.
 SUM_TOLERANCE = 1e-3
+# Up to this length a list is searched for each of its entries, which is five times faster than hashing them.
+_SHORT = 12
+
+Case = tuple[str, str | None]
 
 
-def staging_query(source: Source, mapping: Mapping[str, Column]) -> str:
-    """A query over the source: `ordinal`, every column of `STAGED`, and `reason` (NULL when the row is sound)."""
-    values, raws = [], []
+def labels_are_integers(source: Source, mapping: Mapping[str, Column]) -> bool:
+    """Whether actions, and candidates if there are any, are columns of whole numbers, which need not become text."""
+    kinds = [source.columns[mapping["action"].names[0]][1]]
+    if "candidates" in mapping:
+        kinds.append(source.columns[mapping["candidates"].names[0]][1].removesuffix("[]"))
+    return all(kind in _INTEGERS for kind in kinds)
+
+
+def incoming_query(source: Source, mapping: Mapping[str, Column]) -> str:
+    """A query over the source: `ordinal`, every column of `STAGED`, and `reason` (NULL when the row is sound).
+
+    A row without a decision id in the file has none; one without a context id has one made of its text and features.
+    """
+    integers = labels_are_integers(source, mapping)
+    values, words = [], []
     for word, kind in STAGED.items():
         if word in mapping:
             columns = [source.columns[name] for name in mapping[word].names]
-            values.append(f"{_value(word, columns, mapping[word].negate)} AS {word}")
-            raws.append(f"{_raw(columns)} AS raw_{word}")
+            values.append(f"{_value(word, columns, mapping[word].negate, integers)} AS typed_{word}")
+            words.append(f"typed_{word} AS {word}")
         else:
-            values.append(f"CAST(NULL AS {kind}) AS {word}")
-    typed = f"SELECT ordinal, {source.broken} AS broken, {', '.join(values + raws)} FROM {source.scan}"
-    reasons = ", ".join(reason for word in mapping for reason in _reasons(word, mapping.keys()))
-    checked = f"""SELECT ordinal, {", ".join(STAGED)},
-        CASE WHEN broken THEN 'the line is not a JSON object' ELSE nullif(concat_ws('; ', {reasons}), '') END AS reason
-        FROM ({typed})"""
-    return _with_ids(checked, mapping)
+            words.append(f"CAST(NULL AS {kind}) AS {word}")
+    rejecting = [cases for word in mapping for cases in _judgements(word, mapping, source)]
+    unsound = " OR ".join(_fires(cases) for cases in rejecting)
+    reasons = ", ".join(_case(cases) for cases in rejecting)
+    query = f"""SELECT ordinal, {", ".join(words)},
+        CASE WHEN {source.broken} THEN 'the line is not a JSON object'
+             WHEN ({source.fault}) IS NOT NULL THEN {source.fault}
+             WHEN {unsound} THEN concat_ws('; ', {reasons}) END AS reason
+        FROM (SELECT *, {", ".join(values)} FROM {source.scan})"""
+    if "context_id" in mapping:
+        return query
+    content = "'h-' || md5(concat(text, chr(31), CAST(features AS VARCHAR)))"
+    value = content if {"text", "features"} & set(mapping) else "'none'"
+    return f"SELECT * REPLACE ({value} AS context_id) FROM ({query})"
 
 
-def _with_ids(checked: str, mapping: Mapping[str, Column]) -> str:
-    """Ids from the content where the file has none: the same rows get the same ids in whatever file they come again."""
-    if "context_id" not in mapping:
-        content = "'h-' || md5(concat(text, chr(31), CAST(features AS VARCHAR)))"
-        value = content if {"text", "features"} & set(mapping) else "'none'"
-        checked = f"SELECT * REPLACE ({value} AS context_id) FROM ({checked})"
-    if "decision_id" not in mapping:
-        parts = ", ".join(f"coalesce(CAST({word} AS VARCHAR), '')" for word in STAGED if word in mapping)
-        hashed = f"SELECT *, md5(concat_ws(chr(31), context_id, {parts})) AS content FROM ({checked})"
-        # Equal rows are told apart by counting them, so that each is kept and none is added when the file comes again.
-        count = "row_number() OVER (PARTITION BY content, reason IS NULL ORDER BY ordinal)"
-        checked = f"SELECT * EXCLUDE (content) REPLACE (content || '-' || {count} AS decision_id) FROM ({hashed})"
-    return checked
-
-
-def _value(word: str, columns: list[tuple[str, str]], negate: bool) -> str:
+def _value(word: str, columns: list[tuple[str, str]], negate: bool, integers: bool) -> str:
     (value, kind), *more = columns
     if word == "features":
         return number_list(columns, "FLOAT")
     assert not more, f"{word} comes from one column"
     if word == "candidates":
-        return _label_list(value, kind)
+        return f"CAST({value} AS BIGINT[])" if integers else _label_list(value, kind)
+    if word == "action" and integers:
+        return f"CAST({value} AS BIGINT)"
     if word == "candidate_propensities":
         return number_list([(value, kind)], "DOUBLE")
     if word == "timestamp":
@@ -87,18 +98,6 @@ def _value(word: str, columns: list[tuple[str, str]], negate: bool) -> str:
         number = _number(value, kind)
         return f"CASE WHEN {number} = floor({number}) THEN TRY_CAST({number} AS INTEGER) END"
     return label_text(value, kind)
-
-
-def _raw(columns: list[tuple[str, str]]) -> str:
-    """The value as text, cut for messages; NULL when it is missing. Several columns together are never missing."""
-    value, kind = columns[0]
-    if len(columns) > 1:
-        return "''"
-    return (
-        f"nullif(left(CAST({value} AS VARCHAR), 80), '')"
-        if kind == "VARCHAR"
-        else f"left(CAST({value} AS VARCHAR), 80)"
-    )
 
 
 def _number(value: str, kind: str, truth: bool = False) -> str:
@@ -150,100 +149,127 @@ def _timestamp(value: str, kind: str) -> str:
     return f"to_timestamp({seconds})"
 
 
-def _reasons(word: str, mapped: Collection[str]) -> list[str]:
-    """SQL expressions, each a reason or NULL, over `word` (typed) and `raw_word` (text)."""
-    what = word.replace("_", " ")
-    raw = f"raw_{word}"
-    missing = (
-        [(f"{raw} IS NULL", f"'{what} {'are' if what.endswith('s') else 'is'} missing'")] if word in _REQUIRED else []
-    )
+def _judgements(word: str, mapping: Mapping[str, Column], source: Source) -> list[list[Case]]:
+    """What can be wrong with a word: lists of cases (condition, reason or None), of which the first that holds counts.
+
+    The cheap typed value is asked first; the raw value becomes text only for a message.
+    """
+    columns = [source.columns[name] for name in mapping[word].names]
+    typed, what = f"typed_{word}", word.replace("_", " ")
+    absent, raw = _absent(columns), _raw(columns)
+    verb = "are" if what.endswith("s") else "is"
+    missing: list[Case] = [(absent, f"'{what} {verb} missing'" if word in _REQUIRED else None)]
     if word in ("propensity", "reward", "cost"):
-        cases = [
-            *missing,
-            (f"{raw} IS NULL", "NULL"),
-            (f"{word} IS NULL OR isnan({word})", f"'{what} is not a number: ' || {raw}"),
-            (f"isinf({word})", f"'{what} is infinite'"),
-        ]
-        if word == "propensity":
-            cases += [
-                ("propensity = 0", "'propensity is zero'"),
-                ("propensity < 0", f"'propensity is negative: ' || {raw}"),
-                ("propensity > 1", f"'propensity is above 1: ' || {raw}"),
-            ]
-        return [_case(cases)]
+        return [missing + _number_cases(word, typed, raw)]
     if word == "candidates":
-        return [_case(missing + _candidate_cases()), _case(_choice_cases())]
+        return [missing + _candidate_cases(raw), _choice_cases()]
     if word == "candidate_propensities":
-        return [_case(_candidate_propensity_cases(mapped))]
+        return [missing + _distribution_cases(raw, mapping)]
     if word == "features":
-        return [_case(missing + _feature_cases())]
+        return [missing + _feature_cases(raw)]
     kinds = {"timestamp": "a time", "step": "a whole number", "depth": "a whole number"}
     if word in kinds:
-        return [_case([(f"{raw} IS NOT NULL AND {word} IS NULL", f"'{what} is not {kinds[word]}: ' || {raw}")])]
-    return [_case(missing)] if missing else []
+        return [[*missing, (f"{typed} IS NULL", f"'{what} is not {kinds[word]}: ' || {raw}")]]
+    return [missing] if word in _REQUIRED else []
 
 
-def _candidate_cases() -> list[tuple[str, str]]:
-    return [
-        ("candidates IS NULL", "'candidates are not a list: ' || raw_candidates"),
-        ("len(candidates) = 0", "'candidates are empty'"),
-        (
-            "len(list_filter(candidates, lambda one: one IS NULL)) > 0",
-            "'candidates hold an empty entry: ' || raw_candidates",
-        ),
-        ("list_unique(candidates) < len(candidates)", "'candidates name an action twice: ' || raw_candidates"),
+def _absent(columns: list[tuple[str, str]]) -> str:
+    """Whether the value is missing. Several columns together never are."""
+    (value, kind), *more = columns
+    if more:
+        return "false"
+    return f"({value} IS NULL OR {value} = '')" if kind == "VARCHAR" else f"{value} IS NULL"
+
+
+def _raw(columns: list[tuple[str, str]]) -> str:
+    """The value as text, cut for messages."""
+    return "''" if len(columns) > 1 else f"left(CAST({columns[0][0]} AS VARCHAR), 80)"
+
+
+def _number_cases(word: str, typed: str, raw: str) -> list[Case]:
+    cases: list[Case] = [
+        (f"{typed} IS NULL OR isnan({typed})", f"'{word} is not a number: ' || {raw}"),
+        (f"isinf({typed})", f"'{word} is infinite'"),
     ]
-
-
-def _choice_cases() -> list[tuple[str, str]]:
-    outside = "len(candidates) > 0 AND action IS NOT NULL AND NOT list_contains(candidates, action)"
-    return [(outside, "'action is not among the candidates: ' || left(action, 80)")]
-
-
-def _candidate_propensity_cases(mapped: Collection[str]) -> list[tuple[str, str]]:
-    """A whole distribution over the candidates: it must be one, and agree with the propensity of the action."""
-    what, given = "candidate_propensities", "candidate_propensities IS NOT NULL"
-    cases = [
-        ("raw_candidate_propensities IS NULL", "NULL"),
-        (f"{what} IS NULL", "'candidate propensities are not a list of numbers: ' || raw_candidate_propensities"),
-        (
-            f"{given} AND len(list_filter({what}, lambda one: one IS NULL OR NOT (one BETWEEN 0 AND 1))) > 0",
-            "'candidate propensities hold something outside 0 to 1: ' || raw_candidate_propensities",
-        ),
-        (
-            f"abs(list_sum({what}) - 1) > {SUM_TOLERANCE}",
-            f"'candidate propensities do not sum to 1: ' || list_sum({what})",
-        ),
-    ]
-    if "candidates" in mapped:
-        cases.append(
-            (
-                f"len({what}) <> len(candidates)",
-                f"'candidate propensities are not one for each candidate: ' || len({what}) || ' for ' || "
-                "len(candidates)",
-            )
-        )
-        if "propensity" in mapped:
-            cases.append(
-                (
-                    f"abs({what}[list_position(candidates, action)] - propensity) > {SUM_TOLERANCE}",
-                    f"'candidate propensities give the action another propensity: ' || "
-                    f"{what}[list_position(candidates, action)]",
-                )
-            )
+    if word == "propensity":
+        cases += [
+            (f"{typed} = 0", "'propensity is zero'"),
+            (f"{typed} < 0", f"'propensity is negative: ' || {raw}"),
+            (f"{typed} > 1", f"'propensity is above 1: ' || {raw}"),
+        ]
     return cases
 
 
-def _feature_cases() -> list[tuple[str, str]]:
+def _candidate_cases(raw: str) -> list[Case]:
+    candidates = "typed_candidates"
+    again = " OR ".join(f"list_position({candidates}, {candidates}[{i}]) < {i}" for i in range(2, _SHORT + 1))
+    twice = (
+        f"CASE WHEN len({candidates}) > {_SHORT} THEN list_unique({candidates}) < len({candidates}) ELSE {again} END"
+    )
     return [
-        ("features IS NULL", "'features are not a list of numbers: ' || raw_features"),
-        ("len(features) = 0", "'features are empty'"),
+        (f"{candidates} IS NULL", f"'candidates are not a list: ' || {raw}"),
+        (f"len({candidates}) = 0", "'candidates are empty'"),
         (
-            "len(list_filter(features, lambda one: one IS NULL OR NOT isfinite(one))) > 0",
-            "'features hold something that is no finite number: ' || left(CAST(features AS VARCHAR), 80)",
+            f"list_count({candidates}) < len({candidates})",
+            f"'candidates hold an empty entry: ' || {raw}",
+        ),
+        (twice, f"'candidates name an action twice: ' || {raw}"),
+    ]
+
+
+def _choice_cases() -> list[Case]:
+    outside = "len(typed_candidates) > 0 AND NOT list_contains(typed_candidates, typed_action)"
+    return [(outside, "'action is not among the candidates: ' || left(CAST(typed_action AS VARCHAR), 80)")]
+
+
+def _distribution_cases(raw: str, mapping: Collection[str]) -> list[Case]:
+    """A whole distribution over the candidates: it must be one, and agree with the propensity of the action."""
+    given = "typed_candidate_propensities"
+    cases: list[Case] = [
+        (f"{given} IS NULL", f"'candidate propensities are not a list of numbers: ' || {raw}"),
+        (
+            f"len(list_filter({given}, lambda one: one IS NULL OR NOT (one BETWEEN 0 AND 1))) > 0",
+            f"'candidate propensities hold something outside 0 to 1: ' || {raw}",
+        ),
+        (
+            f"coalesce(abs(list_sum({given}) - 1) > {SUM_TOLERANCE}, true)",
+            f"'candidate propensities do not sum to 1: ' || coalesce(list_sum({given}), 0)",
+        ),
+    ]
+    if "candidates" not in mapping:
+        return cases
+    candidates = "typed_candidates"
+    cases.append(
+        (
+            f"len({given}) <> len({candidates})",
+            f"'candidate propensities are not one for each candidate: ' || len({given}) || ' for ' || "
+            f"len({candidates})",
+        )
+    )
+    if "propensity" in mapping:
+        own = f"{given}[list_position({candidates}, typed_action)]"
+        disagrees = f"abs({own} - typed_propensity) > {SUM_TOLERANCE}"
+        cases.append((disagrees, f"'candidate propensities give the action another propensity: ' || {own}"))
+    return cases
+
+
+def _feature_cases(raw: str) -> list[Case]:
+    features = "typed_features"
+    return [
+        (f"{features} IS NULL", f"'features are not a list of numbers: ' || {raw}"),
+        (f"len({features}) = 0", "'features are empty'"),
+        (
+            f"len(list_filter({features}, lambda one: one IS NULL OR NOT isfinite(one))) > 0",
+            f"'features hold something that is no finite number: ' || left(CAST({features} AS VARCHAR), 80)",
         ),
     ]
 
 
-def _case(cases: list[tuple[str, str]]) -> str:
-    return f"CASE {' '.join(f'WHEN {condition} THEN {reason}' for condition, reason in cases)} END"
+def _fires(cases: list[Case]) -> str:
+    """Whether any reason is given, without making its text."""
+    return _case([(condition, None if reason is None else "true") for condition, reason in cases], "false")
+
+
+def _case(cases: list[Case], otherwise: str = "NULL") -> str:
+    branches = " ".join(f"WHEN {condition} THEN {reason or otherwise}" for condition, reason in cases)
+    return f"CASE {branches} ELSE {otherwise} END"

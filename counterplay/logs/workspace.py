@@ -26,11 +26,17 @@ from counterplay.errors import (
 from counterplay.logs import schema
 
 _MAGIC = b"DUCK"  # bytes 8 to 11 of every DuckDB file
-# DuckDB would otherwise fetch extensions from the network, for example when a file turns out to be of another database.
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-}
+# Beyond this DuckDB works on disk, beside the workspace; it is enough for 100 million decisions.
+_MEMORY = "1GB"
+
+
+def _settings() -> dict[str, str | bool | int | float | list[str]]:
+    return {
+        # DuckDB would otherwise fetch extensions from the network, for example for a file of another database.
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "memory_limit": os.environ.get("COUNTERPLAY_MEMORY", _MEMORY),
+    }
 
 
 class Workspace:
@@ -55,19 +61,27 @@ class Workspace:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """All of the block or, when it raises, none of it. A transaction inside another one joins it."""
+        """All of the block or, when it raises, none of it. A transaction inside another one joins it.
+
+        Errors: `FileError` when the disk is full; else what the block raises.
+        """
         if self._depth == 0:
             self.connection.execute("BEGIN")
         self._depth += 1
         try:
             yield self.connection
-        except BaseException:
-            if self._depth == 1:
-                self._rollback()
-            raise
-        else:
             if self._depth == 1:
                 self.connection.execute("COMMIT")
+        except BaseException as error:
+            if self._depth == 1:
+                self._rollback()
+                full = _full(error)
+                if full is not None:
+                    raise FileError(
+                        f"There is no room left for {self.path} or what DuckDB puts beside it ({_first_line(full)}). "
+                        "Nothing was stored: free space, or move the workspace to a larger disk, and run it again."
+                    ) from error
+            raise
         finally:
             self._depth -= 1
 
@@ -80,16 +94,17 @@ class Workspace:
 def open_workspace(path: str | os.PathLike[str], *, read_only: bool = False, wait: float = 30.0) -> Workspace:
     """Open the workspace at `path`; create it when there is none and `read_only` is false.
 
-    `wait`: seconds to wait for another process that holds the file. Errors: `FileError` (no such file or folder),
-    `NotAWorkspaceError` (the file is left as it is), `NewerWorkspaceError`, `WorkspaceBusyError` (names the process
-    that holds the file).
+    `wait`: seconds to wait for another process that holds the file. DuckDB keeps to 1 GB of memory and then works on
+    disk; the environment variable COUNTERPLAY_MEMORY ("8GB") changes that.
+
+    Errors: `FileError` (no such file or folder), `NotAWorkspaceError` (the file is left as it is),
+    `NewerWorkspaceError`, `WorkspaceBusyError` (names the process that holds the file).
     """
     place = Path(path)
     deadline = time.monotonic() + wait
     _check_place(place, read_only)
     if not place.exists():
         _create(place)
-    _check_magic(place)
     # The look inside is read-only, so that a database of somebody else's is not even given a checkpoint.
     with contextlib.closing(_connect(place, True, deadline, wait)) as connection:
         found = _version(place, connection)
@@ -131,6 +146,9 @@ def _check_place(place: Path, read_only: bool) -> None:
 
 
 def _check_magic(place: Path) -> None:
+    """Say why DuckDB could not open a file. Only then: a process that closes a file gives up every lock it has on it,
+    so looking at one that this process holds open would let a second writer in.
+    """
     try:
         with place.open("rb") as file:
             head = file.read(12)
@@ -146,7 +164,7 @@ def _create(place: Path) -> None:
     draft = place.with_name(f".{place.name}.{os.getpid()}.new")
     draft.unlink(missing_ok=True)
     try:
-        with contextlib.closing(duckdb.connect(draft, config=_SETTINGS)) as connection:
+        with contextlib.closing(duckdb.connect(draft, config=_settings())) as connection:
             connection.execute("BEGIN")
             schema.create(connection)
             connection.execute("COMMIT")
@@ -178,17 +196,19 @@ def _connect(place: Path, read_only: bool, deadline: float, wait: float) -> duck
             return _join_writer(place, read_only, error)
         except duckdb.IOException as error:
             if "lock" not in str(error):
+                _check_magic(place)
                 raise NotAWorkspaceError(_damaged(place, error)) from error
             if time.monotonic() >= deadline:
                 raise WorkspaceBusyError(_busy(place, error, wait)) from error
         except duckdb.Error as error:
+            _check_magic(place)
             raise NotAWorkspaceError(_damaged(place, error)) from error
         time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
         pause = min(2 * pause, 0.25)
 
 
 def _join(place: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(place, read_only=read_only, config=_SETTINGS)
+    connection = duckdb.connect(place, read_only=read_only, config=_settings())
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 
@@ -213,6 +233,7 @@ def _upgrade(connection: duckdb.DuckDBPyConnection, found: int) -> None:
 
 
 def _version(place: Path, connection: duckdb.DuckDBPyConnection) -> int:
+    _refuse_disguises(place, connection)
     try:
         rows = connection.execute("SELECT schema_version FROM main.workspace").fetchall()
         connection.execute("SELECT log, regime FROM main.logs LIMIT 0")
@@ -225,10 +246,46 @@ def _version(place: Path, connection: duckdb.DuckDBPyConnection) -> int:
     return int(rows[0][0])
 
 
+def _refuse_disguises(place: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    """A view under the name of a table could read any file of this machine; a macro could stand in for any function,
+    which is why those of DuckDB are named in full here.
+    """
+    here = "database_name = system.main.current_database() AND NOT internal"
+    views = connection.execute(f"SELECT view_name FROM system.main.duckdb_views() WHERE {here}").fetchall()
+    macros = connection.execute(f"SELECT function_name FROM system.main.duckdb_functions() WHERE {here}").fetchall()
+    found = [f"view '{name}'" for (name,) in views if name.lower() in schema.TABLES]
+    found += [f"macro '{name}'" for (name,) in macros]
+    if found:
+        raise NotAWorkspaceError(
+            f"{place} holds the {found[0]}, which no workspace has and which could make it read other files; it was "
+            "left as it is. If that is yours, drop it; else do not trust the file."
+        )
+
+
 def _busy(place: Path, error: Exception, wait: float) -> str:
     pid = re.search(r"PID (\d+)", str(error))
-    holder = f"process {pid.group(1)}" if pid else "another process"
+    holder = f"process {pid.group(1)}{_command(pid.group(1))}" if pid else "another process"
     return f"{place} is held by {holder}; waited {wait:g} s. Let it finish or stop it, or wait longer (wait=...)."
+
+
+def _command(pid: str) -> str:
+    """The command of a process in brackets, where the system tells."""
+    try:
+        words = Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return ""
+    text = " ".join(" ".join(words).split())
+    return f" ({text if len(text) <= 80 else text[:77] + '...'})" if text else ""
+
+
+def _full(error: BaseException | None) -> duckdb.Error | None:
+    """The error behind an error with which DuckDB says that a disk is full."""
+    signs = ("No space left", "File too large", "quota exceeded", "max_temp_directory_size")
+    while error is not None:
+        if isinstance(error, duckdb.Error) and any(sign in str(error) for sign in signs):
+            return error
+        error = error.__cause__
+    return None
 
 
 def _damaged(place: Path, error: Exception) -> str:
@@ -238,5 +295,5 @@ def _damaged(place: Path, error: Exception) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -15,12 +15,24 @@ from counterplay.errors import InputError
 from counterplay.logs.log import Floats, Ints, Outcomes, Singles, check_range, digest_value
 from counterplay.logs.material import DecisionArrays, Material, check_rows
 from counterplay.logs.reading import require_log
+from counterplay.logs.relations import contexts_of
 from counterplay.logs.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TABLES = ("logs", "sources", "contexts", "actions", "decisions", "outcomes", "choices", "quarantine", "attachments")
+_TABLES = (
+    "logs",
+    "sources",
+    "contexts",
+    "actions",
+    "decisions",
+    "steps",
+    "outcomes",
+    "choices",
+    "quarantine",
+    "attachments",
+)
 _SOURCE = "arrays"
 
 
@@ -86,7 +98,7 @@ def write_choices(
         context_ids = [
             name
             for (name,) in connection.execute(
-                "SELECT context_id FROM contexts WHERE log = ? ORDER BY position", [log]
+                f"SELECT context_id FROM {contexts_of(connection, log)} ORDER BY position"
             ).fetchall()
         ]
         (known,) = connection.execute("SELECT count(*) FROM actions WHERE log = ?", [log]).fetchall()[0]

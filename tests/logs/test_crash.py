@@ -19,8 +19,8 @@ from counterplay.logs import import_decisions, open_workspace, table
 from counterplay.logs import quarantine
 if sys.argv[3] == "before-commit":
     # Everything is written, nothing committed: the last moment at which it can go wrong.
-    def sign(connection, report, inner=table._sign):
-        inner(connection, report)
+    def sign(*values, inner=table._sign):
+        inner(*values)
         print("ready", flush=True)
         sys.stdin.read()
     table._sign = sign

@@ -164,14 +164,130 @@ def test_a_changed_row_under_a_known_id_is_reported_and_not_overwritten(
     assert read_log(workspace, "l").reward.tolist() == [1, 1]
 
 
+BARE = "action,propensity,reward"
+ROWS = [f"{'ab'[i % 2]},0.5,{i % 3}" for i in range(30)]
+
+
 def test_rows_without_ids_are_all_kept_even_when_equal_and_added_once(
     bring: Bring, csv_file: Csv, workspace: Workspace
 ) -> None:
-    source = csv_file("action,propensity,reward", "a,0.5,1", "a,0.5,1", "b,0.5,0")
+    source = csv_file(BARE, "a,0.5,1", "a,0.5,1", "b,0.5,0")
     assert bring(source).rows_kept == 3
     assert bring(source).rows_known == 3
-    shuffled = csv_file("action,propensity,reward", "b,0.5,0", "a,0.5,1", "a,0.5,1", "a,0.5,1", name="other.csv")
-    assert (bring(shuffled).rows_kept, len(read_log(workspace, "l").action)) == (1, 4)
+    assert read_log(workspace, "l").decision_ids == ["#0", "#1", "#2"]
+
+
+def test_rows_without_ids_in_another_file_are_other_decisions_however_equal(
+    bring: Bring, csv_file: Csv, workspace: Workspace
+) -> None:
+    bring(csv_file(BARE, "a,0.5,1", "a,0.5,1", "b,0.5,0", name="monday.csv"))
+    report = bring(csv_file(BARE, "a,0.5,1", "b,0.5,0", "a,0.5,1", name="tuesday.csv"))
+    assert (report.rows_kept, report.rows_known) == (3, 0)
+    assert len(read_log(workspace, "l").action) == 6
+
+
+@pytest.mark.parametrize("later", ["log.csv", "log-until-may.csv"])
+def test_a_file_without_ids_that_grew_adds_its_new_rows_again_and_again(
+    bring: Bring, csv_file: Csv, workspace: Workspace, later: str
+) -> None:
+    bring(csv_file(BARE, *ROWS[:20]))
+    bring(csv_file(BARE, "b,0.25,0", "b,0.25,0", name="other.csv"))
+    report = bring(csv_file(BARE, *ROWS[:25], name=later))
+    assert (report.rows_kept, report.rows_known) == (5, 20)
+    report = bring(csv_file(BARE, *ROWS, name=later))
+    assert (report.rows_kept, report.rows_known) == (5, 25)
+    assert bring(csv_file(BARE, *ROWS[:12])).rows_known == 12
+    assert read_log(workspace, "l").reward.tolist() == [
+        *(i % 3 for i in range(20)), 0, 0, *(i % 3 for i in range(20, 30))
+    ]  # fmt: skip
+
+
+def test_a_row_without_id_that_is_mended_comes_in_when_the_file_comes_again(
+    bring: Bring, csv_file: Csv, workspace: Workspace
+) -> None:
+    bring(csv_file(BARE, *ROWS[:10], "x,0.5,oops", *ROWS[10:]))
+    report = bring(csv_file(BARE, *ROWS[:10], "x,0.5,7", *ROWS[10:], "y,0.5,8"))
+    assert (report.rows_kept, report.rows_known, report.rows_quarantined) == (2, 30, 0)
+    assert read_log(workspace, "l").reward.tolist()[9:12] == [0, 7, 1]
+
+
+def test_a_file_without_ids_that_changed_is_refused_unless_it_holds_new_decisions(
+    bring: Bring, csv_file: Csv, workspace: Workspace
+) -> None:
+    bring(csv_file(BARE, *ROWS))
+    changed = csv_file(BARE, *ROWS[:7], "a,0.5,9", *ROWS[8:])
+    with pytest.raises(InputError, match=r"log\.csv was imported before .* row 8 had another reward, action.*--as-new"):
+        bring(changed)
+    assert len(read_log(workspace, "l").action) == 30
+    assert bring(changed, as_new=True).rows_kept == 30
+    assert bring(changed).rows_known == 30
+
+
+def test_a_changed_row_takes_the_place_of_the_old_one_when_asked(
+    bring: Bring, csv_file: Csv, workspace: Workspace
+) -> None:
+    bring(csv_file(f"{HEADER},step", "1,a,0.5,1,1", "2,a,0.5,1,1", "3,b,0.5,1,1"))
+    report = bring(csv_file(f"{HEADER},step", "4,a,0.5,1,2", "2,z,0.25,0,2", "3,b,0.5,1,1"), overwrite=True)
+    assert (report.rows_kept, report.rows_replaced, report.rows_known, report.rows_quarantined) == (2, 1, 1, 0)
+    log = read_log(workspace, "l")
+    assert (log.decision_ids, log.reward.tolist()) == (["1", "2", "3", "4"], [1, 0, 1, 1])
+    assert [log.action_labels[action] for action in log.action] == ["a", "z", "b", "a"]
+    steps = workspace.connection.execute("SELECT position, step FROM steps ORDER BY position").fetchall()
+    assert [step for _, step in steps] == [1, 2, 1, 2]
+
+
+def test_contexts_that_carry_nothing_are_those_of_the_decisions_until_one_carries_something(
+    bring: Bring, csv_file: Csv, workspace: Workspace
+) -> None:
+    bring(csv_file(f"{HEADER},context_id", "1,a,0.5,1,v", "2,a,0.5,1,u", "3,a,0.5,1,v"))
+    assert list_logs(workspace)[0]["contexts"] is None
+    assert read_log(workspace, "l").context_ids == ["v", "u"]
+    bring(csv_file(f"{HEADER},context_id,text", "4,a,0.5,1,w,new", "5,a,0.5,1,u,", name="more.csv"))
+    assert list_logs(workspace)[0]["contexts"] == 3
+    log = read_log(workspace, "l")
+    assert (log.context_ids, log.context.tolist()) == (["v", "u", "w"], [0, 1, 0, 2, 1])
+
+
+def test_a_folder_or_pattern_of_parquet_files_is_one_table_in_natural_order(
+    bring: Bring, tmp_path: Path, workspace: Workspace
+) -> None:
+    for i in (1, 2, 10):
+        pl.DataFrame({"action": ["a", f"a{i}"], "reward": [i, -i]}).write_parquet(tmp_path / f"part-{i}.parquet")
+    assert bring(tmp_path).rows_kept == 6
+    assert read_log(workspace, "l").reward.tolist() == [1, -1, 2, -2, 10, -10]
+    assert bring(str(tmp_path / "part-*.parquet"), log="pattern").rows_kept == 6
+    pl.DataFrame({"action": ["a", None], "reward": [11.5, 0], "id": [None, 4]}).write_parquet(
+        tmp_path / "part-11.parquet"
+    )
+    report = bring(tmp_path, columns={"decision_id": ""})
+    assert (report.rows_kept, report.rows_known, report.rows_quarantined) == (1, 6, 1)
+    assert reasons(workspace) == [(8, "action is missing")]
+
+
+def test_labels_that_are_whole_numbers_keep_their_order_whatever_their_size(bring: Bring, workspace: Workspace) -> None:
+    far = [-5, 2**62, 7, 7, 10_000_000_000]
+    bring(pl.DataFrame({"action": far, "reward": [0] * 5, "candidates": [[one, 1] for one in far]}))
+    log = read_log(workspace, "l")
+    assert log.action_labels == ["-5", "1", "7", "10000000000", str(2**62)]
+    assert log.action.tolist() == [0, 4, 2, 2, 3]
+    near = [12, 7, 3]
+    bring(pl.DataFrame({"action": near, "reward": [0] * 3}), log="near")
+    assert read_log(workspace, "near").action.tolist() == [2, 1, 0]
+    bring(pl.DataFrame({"action": [3, 5, 99], "reward": [0] * 3}), log="near")
+    assert read_log(workspace, "near").action.tolist() == [2, 1, 0, 0, 3, 4]
+    assert read_log(workspace, "near").action_labels == ["3", "7", "12", "5", "99"]
+
+
+def test_a_distribution_over_the_candidates_must_be_one(bring: Bring, csv_file: Csv, workspace: Workspace) -> None:
+    cells = ["[0.5, 0.5]", "[0.5, 0.6]", "[0.9, 0.1]", "[1.5, -0.5]", "[1]", "half"]
+    bring(csv_file(f"{HEADER},candidates,pmf", *(f'{i},a,0.5,1,a|b,"{cell}"' for i, cell in enumerate(cells))))
+    assert [reason.split(":")[0] for _, reason in reasons(workspace)] == [
+        "candidate propensities do not sum to 1",
+        "candidate propensities give the action another propensity",
+        "candidate propensities hold something outside 0 to 1",
+        "candidate propensities are not one for each candidate",
+        "candidate propensities are not a list of numbers",
+    ]
 
 
 def test_indices_of_actions_do_not_depend_on_the_order_of_rows(
@@ -314,7 +430,7 @@ def test_a_file_cut_short_is_refused_and_leaves_no_trace(
 def test_what_is_no_file_of_a_known_kind_is_refused(bring: Bring, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no file"):
         bring(tmp_path / "none.csv")
-    with pytest.raises(FileError, match="is a folder"):
+    with pytest.raises(FileError, match="no Parquet files at"):
         bring(tmp_path)
     (tmp_path / "log.xls").write_bytes(b"x")
     with pytest.raises(FileError, match=r"Known: \.parquet"):

@@ -1,0 +1,81 @@
+"""From labels of actions to their indices, for whole columns and lists of candidates at once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import duckdb
+
+from counterplay.logs.sources import literal
+
+_TYPE = "counterplay_label"
+_LOOKUP = "counterplay_lookup"
+# A table of indices by whole number is made up to this width; beyond it numbers go the way of texts.
+_WIDEST = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labels:
+    """SQL that turns labels of one log into indices; NULL (or an index that the log does not have) when unknown."""
+
+    integer: str | None
+
+    def index(self, value: str) -> str:
+        """SQL: the index of the label `value`."""
+        if self.integer is not None:
+            return self.integer.format(value=value)
+        return f"CAST(enum_code(TRY_CAST(CAST({value} AS VARCHAR) AS {_TYPE})) AS INTEGER)"
+
+    def indices(self, value: str) -> str:
+        """SQL: the indices of the list of labels `value`."""
+        if self.integer == _AS_IT_IS:
+            return f"TRY_CAST({value} AS INTEGER[])"
+        if self.integer is not None:
+            return f"list_transform({value}, lambda one: {self.index('one')})"
+        labels = f"TRY_CAST(CAST({value} AS VARCHAR[]) AS {_TYPE}[])"
+        return f"list_transform({labels}, lambda one: CAST(enum_code(one) AS INTEGER))"
+
+
+_AS_IT_IS = "TRY_CAST({value} AS INTEGER)"
+
+
+def labels_of(connection: duckdb.DuckDBPyConnection, log: str, integers: bool) -> Labels:
+    """The labels that a log has now. `integers`: the incoming labels are whole numbers, not text.
+
+    Leaves a type or a variable in the connection, until the next call or `clear`.
+    """
+    clear(connection)
+    integer = _for_integers(connection, log) if integers else None
+    if integer is None:
+        # Casting to an enumeration is the fastest way from texts to indices.
+        rows = f"SELECT label FROM actions WHERE log = {literal(log)} ORDER BY action"
+        connection.execute(f"CREATE TEMP TYPE {_TYPE} AS ENUM ({rows})")
+    return Labels(integer=integer)
+
+
+def clear(connection: duckdb.DuckDBPyConnection) -> None:
+    """Remove what `labels_of` left."""
+    connection.execute(f"DROP TYPE IF EXISTS {_TYPE}")
+    connection.execute(f"RESET VARIABLE {_LOOKUP}")
+
+
+def _for_integers(connection: duckdb.DuckDBPyConnection, log: str) -> str | None:
+    """The expression from a whole number to its index; None when a table of them would be too wide."""
+    numbers = f"""(SELECT TRY_CAST(label AS BIGINT) AS number, action FROM actions WHERE log = {literal(log)}
+                   AND CAST(TRY_CAST(label AS BIGINT) AS VARCHAR) = label)"""
+    low, high, same = connection.execute(
+        f"""SELECT min(number), max(number), coalesce(bool_and(number = action), false)
+                AND count(*) = (SELECT count(*) FROM actions WHERE log = {literal(log)}) FROM {numbers}"""
+    ).fetchall()[0]
+    if same:
+        return _AS_IT_IS
+    if low is None:
+        return "CAST(NULL AS INTEGER)"
+    if high - low >= _WIDEST:
+        return None
+    connection.execute(
+        f"""SET VARIABLE {_LOOKUP} = (SELECT list(action ORDER BY place)
+            FROM range({low}, {high} + 1) places(place) LEFT JOIN {numbers} ON number = place)"""
+    )
+    # Below the first place a list would count from its end.
+    return f"getvariable('{_LOOKUP}')[CASE WHEN {{value}} BETWEEN {low} AND {high} THEN {{value}} - {low} + 1 END]"
