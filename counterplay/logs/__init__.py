@@ -7,7 +7,7 @@ from counterplay.logs.log import Choices, Log, Outcomes
 from counterplay.logs.material import DecisionArrays
 from counterplay.logs.reading import list_logs, read_choices, read_log, read_quarantine, read_texts
 from counterplay.logs.streaming import stream_decisions
-from counterplay.logs.table import ImportReport, import_decisions
+from counterplay.logs.table import ImportReport, attach_decisions, import_decisions
 from counterplay.logs.workspace import Workspace, open_workspace
 from counterplay.logs.writing import write_choices, write_log
 
@@ -18,6 +18,7 @@ __all__ = [
     "Log",
     "Outcomes",
     "Workspace",
+    "attach_decisions",
     "import_choices",
     "import_decisions",
     "list_logs",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import duckdb
 import numpy as np
 
-from counterplay.errors import InputError, nearest
+from counterplay.errors import FileError, InputError, nearest
+from counterplay.logs.attachments import attached_files
 from counterplay.logs.log import Choices, Floats, Ints, Log, Longs, Outcomes, Singles
 from counterplay.logs.relations import decisions_of, numbered_contexts
 from counterplay.logs.workspace import Workspace, borrowed
@@ -84,6 +85,7 @@ def list_logs(workspace: Place) -> list[dict[str, Any]]:
     """One row a log, by name: log, regime, description, and how many rows each of its tables has.
 
     `contexts` is None for a log whose contexts carry nothing: they are as many as its decisions have context ids.
+    `decisions` is None for an attached log whose files are not what they were.
     """
     with borrowed(workspace) as opened:
         counts = ", ".join(
@@ -97,7 +99,16 @@ def list_logs(workspace: Place) -> list[dict[str, Any]]:
         for row in rows:
             if not row.pop("stores_contexts"):
                 row["contexts"] = None
+            if attached_files(opened.connection, row["log"]):
+                row["decisions"] = _count_attached(opened.connection, row["log"])
         return rows
+
+
+def _count_attached(connection: duckdb.DuckDBPyConnection, log: str) -> int | None:
+    try:
+        return int(connection.execute(f"SELECT count(*) FROM {decisions_of(connection, log)}").fetchall()[0][0])
+    except FileError:
+        return None
 
 
 def read_texts(workspace: Place, name: str) -> tuple[list[str | None], list[str | None]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import duckdb
 
+from counterplay.logs.attachments import attached_files, incoming_rows
 from counterplay.logs.sources import literal
 
 STEPS = {"episode": "VARCHAR", "step": "INTEGER", "parent": "VARCHAR", "depth": "INTEGER", "kind": "VARCHAR"}
@@ -15,6 +16,9 @@ STEPS = {"episode": "VARCHAR", "step": "INTEGER", "parent": "VARCHAR", "depth": 
 def decisions_of(connection: duckdb.DuckDBPyConnection, log: str) -> str:
     """The decisions of a log, with what `steps` says of them, in no particular order; `position` gives it."""
     name = literal(log)
+    files = attached_files(connection, log)
+    if files:
+        return f"(SELECT * EXCLUDE (text, features) FROM {incoming_rows(connection, log, files)})"
     if connection.execute("SELECT 1 FROM steps WHERE log = ? LIMIT 1", [log]).fetchall():
         return f"""(SELECT * FROM (SELECT * FROM decisions WHERE log = {name})
             LEFT JOIN (SELECT * EXCLUDE (log) FROM steps WHERE log = {name}) USING (position))"""
@@ -33,5 +37,10 @@ def contexts_of(connection: duckdb.DuckDBPyConnection, log: str) -> str:
     stored = connection.execute("SELECT stores_contexts FROM logs WHERE log = ?", [log]).fetchall()
     if not stored or stored[0][0]:
         return f"(SELECT * FROM contexts WHERE log = {literal(log)})"
+    files = attached_files(connection, log)
+    if files:
+        return f"""(SELECT {literal(log)} AS log, context_id, min(position) AS position,
+            arg_min(text, position) AS text, arg_min(features, position) AS features
+            FROM {incoming_rows(connection, log, files)} GROUP BY context_id)"""
     return f"""(SELECT {literal(log)} AS log, context_id, min(position) AS position, CAST(NULL AS VARCHAR) AS text,
         CAST(NULL AS FLOAT[]) AS features FROM {decisions_of(connection, log)} GROUP BY context_id)"""

@@ -45,13 +45,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE outcomes ADD COLUMN input_tokens BIGINT",
         "ALTER TABLE outcomes ADD COLUMN output_tokens BIGINT",
         """CREATE TABLE attachments (
-            log VARCHAR NOT NULL,
-            place INTEGER NOT NULL,
-            path VARCHAR NOT NULL,
-            bytes BIGINT NOT NULL,
-            modified_ns BIGINT NOT NULL,
-            sha256 VARCHAR NOT NULL,
-            PRIMARY KEY (log, place))""",
+            log VARCHAR PRIMARY KEY,
+            files JSON NOT NULL,
+            mapping JSON NOT NULL)""",
     ),
 )
 
@@ -83,13 +79,9 @@ TABLES: dict[str, str] = {
         first_row BIGINT,
         first_position BIGINT)""",
     "attachments": """(
-        log VARCHAR NOT NULL,
-        place INTEGER NOT NULL,
-        path VARCHAR NOT NULL,
-        bytes BIGINT NOT NULL,
-        modified_ns BIGINT NOT NULL,
-        sha256 VARCHAR NOT NULL,
-        PRIMARY KEY (log, place))""",
+        log VARCHAR PRIMARY KEY,
+        files JSON NOT NULL,
+        mapping JSON NOT NULL)""",
     "contexts": """(
         log VARCHAR NOT NULL,
         context_id VARCHAR NOT NULL,

@@ -14,18 +14,17 @@ import gzip
 import hashlib
 import io
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import duckdb
 
-from counterplay.errors import ColumnError, FileError, InputError
+from counterplay.errors import ColumnError, FileError
 from counterplay.logs import lines
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 FRAME = "counterplay_frame"
 REJECTS = "counterplay_rejects"
@@ -83,13 +82,14 @@ def open_source(connection: duckdb.DuckDBPyConnection, source: Any) -> Source:
 
     Errors: `FileError`, `ColumnError`, `InputError`.
     """
+    from counterplay.logs.frames import arrow_source, frame_source
+    from counterplay.logs.parquet import parquet_files, parquet_paths
+
     if not isinstance(source, (str, os.PathLike)):
-        return _frame(connection, source)
+        return frame_source(connection, source)
     path = Path(source)
-    if not path.exists() and glob.has_magic(str(path)):
-        return _folder(connection, path, sorted(map(Path, glob.glob(str(path), recursive=True)), key=_natural))
-    if path.is_dir():
-        return _folder(connection, path, sorted(path.rglob("*.parquet"), key=_natural))
+    if path.is_dir() or (not path.exists() and glob.has_magic(str(path))):
+        return parquet_files(connection, path.name, parquet_paths(path))
     if not path.exists():
         raise FileError(f"There is no file {path}. Check the path.")
     suffix = next((found for found in reversed(path.suffixes) if found.lower() != ".gz"), "").lower()
@@ -99,8 +99,10 @@ def open_source(connection: duckdb.DuckDBPyConnection, source: Any) -> Source:
             f"{path.name} is of no kind that can be imported. Known: .parquet, .csv, .tsv, .jsonl, and .gz of the "
             "last three; .arrow; a folder or pattern of .parquet."
         )
+    if kind == "parquet":
+        return parquet_files(connection, path.name, [path])
     sha256 = file_hash(path)
-    opener = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl, "arrow": _arrow}[kind]
+    opener = {"csv": _csv, "jsonl": _jsonl, "arrow": arrow_source}[kind]
     try:
         return opener(connection, path, sha256)
     except (duckdb.Error, EOFError, gzip.BadGzipFile) as error:
@@ -132,80 +134,13 @@ def reading_errors(name: str) -> Iterator[None]:
         raise unreadable(name, error) from error
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """part-2 before part-10."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
-
-
-def _file(path: Path) -> str:
+def one_file(path: Path) -> str:
     """A path as an SQL literal that means this one file, whatever brackets and stars its name holds."""
     return literal(glob.escape(str(path)))
 
 
-def _folder(connection: duckdb.DuckDBPyConnection, place: Path, paths: list[Path]) -> Source:
-    """Parquet files one after the other, in the order of their names, as one table."""
-    if not paths:
-        raise FileError(f"There are no Parquet files at {place}. Check the path; other kinds are imported one by one.")
-    hashes = [file_hash(path) for path in paths]
-    whole = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    starts, rows = [], 0
-    for path in paths:
-        try:
-            count = connection.execute("SELECT num_rows FROM parquet_file_metadata(?)", [glob.escape(str(path))])
-            starts.append(rows)
-            rows += count.fetchall()[0][0]
-        except duckdb.Error as error:
-            raise unreadable(path, error) from error
-    files = f"[{', '.join(_file(path) for path in paths)}]"
-    scan = f"read_parquet({files}, file_row_number = true, filename = 'counterplay_file', union_by_name = true)"
-    first = " ".join(
-        f"WHEN {literal(str(path))} THEN {start}" for path, start in zip(paths, starts, strict=True)
-    )  # fmt: skip
-    try:
-        return _parquet_scan(
-            connection, place.name, whole, scan, f"file_row_number + 1 + CASE counterplay_file {first} END"
-        )
-    except duckdb.Error as error:
-        raise unreadable(place, error) from error
-
-
-def _parquet(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
-    scan = f"read_parquet({_file(path)}, file_row_number = true)"
-    return _parquet_scan(connection, path.name, sha256, scan, "file_row_number + 1")
-
-
-def _parquet_scan(connection: duckdb.DuckDBPyConnection, name: str, sha256: str, scan: str, ordinal: str) -> Source:
-    described = connection.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()
-    columns = [row for row in described if row[0] not in ("file_row_number", "counterplay_file")]
-    # Columns get names of our own, so that ours (`ordinal`) cannot meet one of the user's.
-    renamed = [f"{quote(row[0])} AS c{i}" for i, row in enumerate(columns)]
-    return Source(
-        name=name,
-        sha256=sha256,
-        scan=f"(SELECT {', '.join(renamed)}, {ordinal} AS ordinal FROM {scan})",
-        columns={row[0]: (f"c{i}", row[1]) for i, row in enumerate(columns)},
-        twice=True,
-    )
-
-
-def _arrow(connection: duckdb.DuckDBPyConnection, path: Path, _: str) -> Source:
-    import pyarrow as pa
-
-    try:
-        with pa.memory_map(str(path)) as file:
-            try:
-                table = pa.ipc.open_file(file).read_all()
-            except pa.ArrowInvalid:
-                file.seek(0)
-                table = pa.ipc.open_stream(file).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise unreadable(path, error) from error
-    return dataclasses.replace(_frame(connection, table), name=path.name)
-
-
 def _jsonl(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
-    file = f"read_ndjson_objects({_file(path)}, ignore_errors = true)"
+    file = f"read_ndjson_objects({one_file(path)}, ignore_errors = true)"
     # Every line is asked for its keys: a key that first appears in the last line is a column as well.
     keys = connection.execute(
         f"""SELECT key, min(place) FROM (
@@ -242,7 +177,7 @@ def _csv(_: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
     # Columns are read under names of our own; those of the file never become part of an SQL text.
     fields = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(names)))
     file_sql = (
-        f"read_csv({_file(path)}, auto_detect = false, header = true, delim = {literal(delimiter)}, "
+        f"read_csv({one_file(path)}, auto_detect = false, header = true, delim = {literal(delimiter)}, "
         f"quote = '\"', escape = '\"', columns = {{{fields}}}, store_rejects = true, rejects_table = '{REJECTS}', "
         f"rejects_scan = '{_REJECT_SCANS}')"
     )
@@ -281,78 +216,3 @@ def open_binary(path: Path) -> IO[bytes]:
 def _rest(first: str, file: IO[str]) -> Any:
     yield first
     yield from file
-
-
-def _frame(connection: duckdb.DuckDBPyConnection, frame: Any) -> Source:
-    table, kind = _to_arrow(frame)
-    if len(set(table.column_names)) < len(table.column_names):
-        raise ColumnError("A column name stands twice in the frame. Rename one of them.")
-    import numpy as np
-    import pyarrow as pa
-
-    names = table.column_names
-    numbered = table.rename_columns([f"c{i}" for i in range(len(names))])
-    numbered = numbered.append_column("ordinal", pa.array(np.arange(1, len(table) + 1)))
-    connection.register(FRAME, numbered)
-    described = connection.execute(f"DESCRIBE SELECT * FROM {FRAME}").fetchall()
-    sha256 = _table_hash(table)
-    return Source(
-        name=f"{kind} frame {sha256[:12]}",
-        sha256=sha256,
-        scan=FRAME,
-        columns={name: (f"c{i}", described[i][1]) for i, name in enumerate(names)},
-        twice=True,
-    )
-
-
-def _to_arrow(frame: Any) -> tuple[pa.Table, str]:
-    import pyarrow as pa
-
-    kind = type(frame).__module__.split(".")[0]
-    if kind == "pandas":
-        return _from_pandas(frame), kind
-    if kind == "polars" and hasattr(frame, "collect"):
-        frame = frame.collect()
-    if isinstance(frame, pa.Table):
-        return frame, "arrow"
-    if hasattr(frame, "__arrow_c_stream__"):
-        return pa.table(frame), kind
-    raise InputError(
-        f"Rows cannot be read from a {type(frame).__name__}. Pass a path, or a polars, pandas or Arrow frame."
-    )
-
-
-def _from_pandas(frame: Any) -> pa.Table:
-    import pyarrow as pa
-
-    columns = {}
-    for name in frame.columns:
-        try:
-            columns[str(name)] = pa.array(frame[name], from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            # Mixed types in one column: as text they can at least be quarantined one by one.
-            columns[str(name)] = pa.array(frame[name].astype("string"), from_pandas=True)
-    return pa.table(columns)
-
-
-def _table_hash(table: pa.Table) -> str:
-    """SHA-256 over the frame's content in Arrow's own wire format, independent of how it was cut into chunks."""
-    import pyarrow as pa
-
-    class Sink(io.RawIOBase):
-        def __init__(self) -> None:
-            super().__init__()
-            self.digest = hashlib.sha256()
-
-        def writable(self) -> bool:
-            return True
-
-        def write(self, data: Any) -> int:
-            self.digest.update(data)
-            return len(memoryview(data))
-
-    sink = Sink()
-    whole = table.replace_schema_metadata(None).combine_chunks()
-    with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, whole.schema) as writer:
-        writer.write_table(whole, max_chunksize=1 << 20)
-    return sink.digest.hexdigest()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -16,27 +18,23 @@ import duckdb
 from counterplay.errors import ColumnError, CounterplayError, FileError, InputError
 from counterplay.logs import checks, indices, known, quarantine
 from counterplay.logs.action_table import ActionTable, add_actions, read_action_table
+from counterplay.logs.attachments import AttachedFile, attached_files, describe
 from counterplay.logs.columns import Column, Mapped, resolve
-from counterplay.logs.indices import labels_of
+from counterplay.logs.insert import attach_rows, insert_rows
+from counterplay.logs.parquet import parquet_files, parquet_paths
 from counterplay.logs.progress import Progress, watched
 from counterplay.logs.reading import Place
-from counterplay.logs.relations import STEPS, contexts_of
-from counterplay.logs.sources import Source, clear, literal, open_source, reading_errors, rejected
+from counterplay.logs.sources import (
+    Source,
+    clear,
+    open_source,
+    reading_errors,
+    rejected,
+)
 from counterplay.logs.typed import incoming_query, labels_are_integers
 from counterplay.logs.workspace import borrowed
 
 _TEMPORARY = ("rejected", "known", "replaced", "met", "allowed", "counterplay_entries")
-# What goes from a row to its decision as it is.
-_PLAIN = (
-    "decision_id",
-    "context_id",
-    "propensity",
-    "reward",
-    "cost",
-    "cluster",
-    "timestamp",
-    "candidate_propensities",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +101,38 @@ def import_decisions(
     )
 
 
+def attach_decisions(
+    source: str | os.PathLike[str],
+    workspace: Place,
+    log: str,
+    *,
+    columns: Mapped | None = None,
+    regime: str | None = None,
+    actions: Any = None,
+    description: str | None = None,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Make a log of Parquet files that stay where they are: they are checked now, and read whenever the log is.
+
+    `source`: a Parquet file, a folder or a pattern of them. Everything else is as in `import_decisions`. Unsound rows
+    go to the quarantine and are left out. Attaching a log again checks its files again, which is needed when one has
+    changed; labels keep their indices. A copy in the workspace is faster to read, and does not break when files move.
+    Errors: `FileError`, `ColumnError`, `InputError` (also when the log has decisions of its own).
+    """
+    paths = parquet_paths(Path(source))
+    return import_source(
+        lambda connection: parquet_files(connection, Path(source).name, paths),
+        workspace,
+        log,
+        columns=columns,
+        regime=regime,
+        actions=actions,
+        description=description,
+        progress=progress,
+        files=describe(paths),
+    )
+
+
 def import_source(
     opener: Callable[[duckdb.DuckDBPyConnection], Source],
     workspace: Place,
@@ -115,8 +145,12 @@ def import_source(
     overwrite: bool = False,
     as_new: bool = False,
     progress: Progress | None = None,
+    files: list[AttachedFile] | None = None,
 ) -> ImportReport:
-    """What `import_decisions` does, for whatever an `opener` makes a `Source` of."""
+    """What `import_decisions` does, for whatever an `opener` makes a `Source` of.
+
+    `files`: where the source lies; its rows then stay there, and the log is made anew from them.
+    """
     if not log:
         raise InputError("A log needs a name.")
     with borrowed(workspace, read_only=False) as opened:
@@ -127,6 +161,7 @@ def import_source(
                 source = opener(connection)
                 mapping = resolve(source.types, columns, required=("action", "reward"))
                 found = _regime(connection, log, regime, "propensity" in mapping)
+                _refuse_mixture(connection, log, files is not None)
                 with reading_errors(source.name):
                     rows = _stage(connection, source, mapping)
                     stage("checking")
@@ -144,7 +179,10 @@ def import_source(
                     _open_log(connection, log, found, description)
                     if table is not None:
                         add_actions(connection, log, table)
-                    kept = _insert(connection, log, mapping, labels_are_integers(source, mapping), place)
+                    if files is None:
+                        kept = insert_rows(connection, log, mapping, labels_are_integers(source, mapping), place)
+                    else:
+                        kept = attach_rows(connection, log, mapping, files)
                     broken, reasons = quarantine.store(connection, log, source)
                 report = _report(connection, log, source, found, mapping, (rows + broken, kept), reasons)
                 _sign(connection, report, place)
@@ -205,73 +243,14 @@ def _judge(
         checks.reject_duplicates(connection)
 
 
-def _insert(
-    connection: duckdb.DuckDBPyConnection, log: str, mapping: Mapping[str, Column], integers: bool, place: known.Place
-) -> int:
-    """Add the sound rows that the log does not have yet; their number."""
-    fresh = checks.sound(connection)
-    if connection.execute("SELECT 1 FROM known LIMIT 1").fetchall():
-        fresh = f"(SELECT * FROM {fresh} ANTI JOIN known USING (ordinal))"
-    _add_labels(connection, log, fresh, "candidates" in mapping)
-    _add_contexts(connection, log, fresh, bool({"text", "features"} & set(mapping)))
-    position = place.position("ordinal")
-    if connection.execute("SELECT 1 FROM replaced LIMIT 1").fetchall():
-        for name in ("decisions", "steps"):
-            connection.execute(
-                f"DELETE FROM {name} WHERE log = ? AND position IN (SELECT position FROM replaced)", [log]
-            )
-        fresh = f"(SELECT rows.*, position FROM {fresh} rows LEFT JOIN replaced USING (ordinal))"
-        position = f"coalesce(position, {position})"
-    labels = labels_of(connection, log, integers)
-    values = {word: word for word in _PLAIN if word in mapping or word == "context_id"}
-    values |= {"log": literal(log), "position": position, "action": labels.index("action")}
-    if "candidates" in mapping:
-        values["candidates"] = labels.indices("candidates")
-    # Positions give the order only: gaps cost nothing, numbering without them would cost a sort.
-    (kept,) = connection.execute(
-        f"INSERT INTO decisions ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {fresh}"
-    ).fetchall()[0]
-    steps = [word for word in STEPS if word in mapping]
-    if steps:
-        connection.execute(
-            f"""INSERT INTO steps (log, position, {", ".join(steps)})
-                SELECT {literal(log)}, {position}, {", ".join(steps)} FROM {fresh}"""
+def _refuse_mixture(connection: duckdb.DuckDBPyConnection, log: str, attaching: bool) -> None:
+    """The decisions of a log are in the workspace or in files, not in both."""
+    exists = bool(connection.execute("SELECT 1 FROM logs WHERE log = ?", [log]).fetchall())
+    if exists and bool(attached_files(connection, log)) != attaching:
+        raise InputError(
+            f"Log '{log}' {'has its decisions in the workspace' if attaching else 'is attached to files'}. "
+            f"{'Attach' if attaching else 'Import'} under another name."
         )
-    return int(kept)
-
-
-def _add_contexts(connection: duckdb.DuckDBPyConnection, log: str, fresh: str, content: bool) -> None:
-    """Append contexts that are new, in the order of their first rows, if the log's contexts carry anything."""
-    ((stored,),) = connection.execute("SELECT stores_contexts FROM logs WHERE log = ?", [log]).fetchall()
-    if not stored and not content:
-        return
-    if not stored:
-        # The first content makes contexts of all the ids that stand in the decisions so far.
-        connection.execute(f"INSERT INTO contexts SELECT * FROM {contexts_of(connection, log)}")
-        connection.execute("UPDATE logs SET stores_contexts = true WHERE log = ?", [log])
-    connection.execute(
-        f"""INSERT INTO contexts (log, context_id, position, text, features)
-            SELECT $log, context_id, (SELECT coalesce(max(position), -1) FROM contexts WHERE log = $log)
-                + row_number() OVER (ORDER BY first), text, features
-            FROM (SELECT context_id, min(ordinal) AS first, arg_min(text, ordinal) AS text,
-                         arg_min(features, ordinal) AS features
-                  FROM {fresh} WHERE context_id NOT IN (SELECT context_id FROM contexts WHERE log = $log)
-                  GROUP BY context_id)""",
-        {"log": log},
-    )
-
-
-def _add_labels(connection: duckdb.DuckDBPyConnection, log: str, fresh: str, candidates: bool) -> None:
-    """Append labels that are new, sorted (whole numbers by size). A chosen action stands among its candidates."""
-    column = "unnest(candidates)" if candidates else "action"
-    connection.execute(
-        f"""INSERT INTO actions (log, action, label)
-            SELECT $log, (SELECT coalesce(max(action), -1) FROM actions WHERE log = $log)
-                + row_number() OVER (ORDER BY TRY_CAST(label AS HUGEINT) NULLS LAST, label), label
-            FROM (SELECT CAST(value AS VARCHAR) AS label FROM (SELECT DISTINCT {column} AS value FROM {fresh}))
-            WHERE label NOT IN (SELECT label FROM actions WHERE log = $log)""",
-        {"log": log},
-    )
 
 
 def _report(
