@@ -7,7 +7,10 @@ from pathlib import Path
 
 from cyclopts import App
 
-from counterplay.cli.imports import import_app
+from counterplay.cli.check import check
+from counterplay.cli.export import export
+from counterplay.cli.forget import forget
+from counterplay.cli.imports import attach, import_app
 from counterplay.cli.screen import console, progress, show, wrote
 from counterplay.cli.store import logs
 from counterplay.errors import CounterplayError
@@ -17,15 +20,24 @@ _HELP = """From a log of what one system decided, say what another would have ea
 A workspace is one DuckDB file that holds logs of decisions, the outputs of language models, and results. The usual way:
 
     counterplay import table decisions.csv --into desk.duckdb --log march
+    counterplay check desk.duckdb --log march
     counterplay run experiment.toml
     counterplay report desk.duckdb
 
 `counterplay demo` does all of it on 36,343 clinical descriptions, without a network or a GPU.
 """
 
-app = App(name="counterplay", help=_HELP, help_format="markdown", version_flags=["--version"])
+# Ctrl-C is answered by `main`.
+app = App(
+    name="counterplay",
+    help=_HELP,
+    help_format="markdown",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
+)
 app.command(import_app)
-app.command(logs)
+for command in (attach, check, export, forget, logs):
+    app.command(command)
 
 
 @app.command
@@ -124,6 +136,10 @@ def main() -> None:
     except CounterplayError as error:
         print(f"counterplay: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        from counterplay.logs.troubles import interrupted
+
+        if not isinstance(error, KeyboardInterrupt) and not interrupted(error):
+            raise
         print("counterplay: stopped; what was stored before is as it was.", file=sys.stderr)
         raise SystemExit(130) from None

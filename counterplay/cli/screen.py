@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_PATIENCE = 2.0
 
 
 def console() -> Console:
@@ -30,6 +33,7 @@ def wrote(console: Console, files: list[Path]) -> None:
 
 @contextmanager
 def progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar that appears when the work has taken two seconds, and goes when it is done."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -39,10 +43,17 @@ def progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("reading", total=None)
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("reading", total=None)
+    appears = time.monotonic() + _PATIENCE
 
-        def tell(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=what.replace("[", r"\["))
+    def tell(done: int, total: int, what: str) -> None:
+        if not bar.live.is_started and time.monotonic() >= appears:
+            bar.start()
+        bar.update(task, completed=done, total=total or None, description=what.replace("[", r"\["))
 
+    try:
         yield tell
+    finally:
+        if bar.live.is_started:
+            bar.stop()

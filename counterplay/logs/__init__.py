@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from counterplay.logs.choices import import_choices
+from counterplay.logs.coba import import_coba, read_interactions
+from counterplay.logs.dsjson import import_dsjson
+from counterplay.logs.export import export_table
+from counterplay.logs.forget import ForgetReport, forget_contexts
+from counterplay.logs.full import FullReport
+from counterplay.logs.health import Finding, Health, check_log
+from counterplay.logs.labels import import_labels
 from counterplay.logs.log import Choices, Log, Outcomes
 from counterplay.logs.material import DecisionArrays
+from counterplay.logs.obd import import_obd
+from counterplay.logs.obp import import_obp, to_obp
+from counterplay.logs.outcomes import import_outcomes
+from counterplay.logs.public_labels import import_amazoncat, import_oneshotwiki
 from counterplay.logs.reading import list_logs, read_choices, read_log, read_quarantine, read_texts
 from counterplay.logs.streaming import stream_decisions
 from counterplay.logs.table import ImportReport, attach_decisions, import_decisions
@@ -14,20 +25,37 @@ from counterplay.logs.writing import write_choices, write_log
 __all__ = [
     "Choices",
     "DecisionArrays",
+    "Finding",
+    "ForgetReport",
+    "FullReport",
+    "Health",
     "ImportReport",
     "Log",
     "Outcomes",
     "Workspace",
     "attach_decisions",
+    "check_log",
+    "export_table",
+    "forget_contexts",
+    "import_amazoncat",
     "import_choices",
+    "import_coba",
     "import_decisions",
+    "import_dsjson",
+    "import_labels",
+    "import_obd",
+    "import_obp",
+    "import_oneshotwiki",
+    "import_outcomes",
     "list_logs",
     "open_workspace",
     "read_choices",
+    "read_interactions",
     "read_log",
     "read_quarantine",
     "read_texts",
     "stream_decisions",
+    "to_obp",
     "write_choices",
     "write_log",
 ]

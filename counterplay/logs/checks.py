@@ -10,6 +10,9 @@ from collections.abc import Collection, Iterable
 
 import duckdb
 
+# A forgotten context has no text and features of zeros; nothing contradicts that.
+_REMEMBERED = "CASE WHEN text IS NULL AND list_max(features) = 0 AND list_min(features) = 0 THEN NULL ELSE {word} END"
+
 
 def sound(connection: duckdb.DuckDBPyConnection) -> str:
     """SQL: the incoming rows that nothing was said against so far."""
@@ -76,7 +79,8 @@ def reject_contradictions(connection: duckdb.DuckDBPyConnection, log: str, words
             f"""INSERT INTO rejected
                 SELECT s.ordinal, 'context has other {word} than before: ' || left(s.context_id, 80), first.ordinal
                 FROM {rows} s
-                LEFT JOIN (SELECT context_id, {word} FROM contexts WHERE log = $log) known USING (context_id)
+                LEFT JOIN (SELECT context_id, {_REMEMBERED.format(word=word)} AS {word} FROM contexts
+                           WHERE log = $log) known USING (context_id)
                 JOIN (SELECT context_id, arg_min({word}, ordinal) AS {word},
                              min(ordinal) FILTER ({word} IS NOT NULL) AS ordinal
                       FROM {rows} GROUP BY context_id) first USING (context_id)

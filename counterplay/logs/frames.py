@@ -27,8 +27,15 @@ def frame_source(connection: duckdb.DuckDBPyConnection, frame: Any) -> Source:
     names = table.column_names
     numbered = table.rename_columns([f"c{i}" for i in range(len(names))])
     numbered = numbered.append_column("ordinal", pa.array(np.arange(1, len(table) + 1)))
-    connection.register(FRAME, numbered)
-    described = connection.execute(f"DESCRIBE SELECT * FROM {FRAME}").fetchall()
+    try:
+        connection.register(FRAME, numbered)
+        described = connection.execute(f"DESCRIBE SELECT * FROM {FRAME}").fetchall()
+    except duckdb.NotImplementedException as error:
+        kinds = ", ".join(sorted({str(field.type) for field in table.schema}))
+        raise InputError(
+            f"A column of this {kind} frame has a type that DuckDB does not read (its types: {kinds}). Cast half "
+            "precision to float32 and the like before importing."
+        ) from error
     sha256 = _table_hash(table)
     return Source(
         name=f"{kind} frame {sha256[:12]}",

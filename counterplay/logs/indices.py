@@ -36,6 +36,9 @@ class Labels:
         return f"list_transform({labels}, lambda one: CAST(enum_code(one) AS INTEGER))"
 
 
+# A reader whose whole numbers only stand for labels leaves this temporary table for the time of its import: number,
+# label, both without repeats, less than _WIDEST of them.
+NUMBERED = "counterplay_numbered"
 _AS_IT_IS = "TRY_CAST({value} AS INTEGER)"
 
 
@@ -60,10 +63,17 @@ def clear(connection: duckdb.DuckDBPyConnection, *, name: str = _IMPORT) -> None
     connection.execute(f"RESET VARIABLE counterplay_lookup_{name}")
 
 
+def is_numbered(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the whole numbers of this import stand for labels, see `NUMBERED`."""
+    return bool(connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [NUMBERED]).fetchall())
+
+
 def _for_integers(connection: duckdb.DuckDBPyConnection, log: str, variable: str) -> str | None:
     """The expression from a whole number to its index; None when a table of them would be too wide."""
     numbers = f"""(SELECT TRY_CAST(label AS BIGINT) AS number, action FROM actions WHERE log = {literal(log)}
                    AND CAST(TRY_CAST(label AS BIGINT) AS VARCHAR) = label)"""
+    if is_numbered(connection):
+        numbers = f"(SELECT number, action FROM {NUMBERED} JOIN actions USING (label) WHERE log = {literal(log)})"
     low, high, same = connection.execute(
         f"""SELECT min(number), max(number), coalesce(bool_and(number = action), false)
                 AND count(*) = (SELECT count(*) FROM actions WHERE log = {literal(log)}) FROM {numbers}"""

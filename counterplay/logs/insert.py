@@ -9,7 +9,7 @@ import duckdb
 from counterplay.logs import checks, known
 from counterplay.logs.attachments import AttachedFile, remember
 from counterplay.logs.columns import Column
-from counterplay.logs.indices import labels_of
+from counterplay.logs.indices import NUMBERED, is_numbered, labels_of
 from counterplay.logs.relations import STEPS, contexts_of
 from counterplay.logs.sources import literal
 
@@ -96,11 +96,14 @@ def _add_contexts(connection: duckdb.DuckDBPyConnection, log: str, fresh: str, c
 def _add_labels(connection: duckdb.DuckDBPyConnection, log: str, fresh: str, candidates: bool) -> None:
     """Append labels that are new, sorted (whole numbers by size). A chosen action stands among its candidates."""
     column = "unnest(candidates)" if candidates else "action"
+    values = f"(SELECT DISTINCT {column} AS value FROM {fresh})"
+    labels = f"SELECT CAST(value AS VARCHAR) AS label FROM {values}"
+    if is_numbered(connection):
+        labels = f"SELECT label FROM {values} JOIN {NUMBERED} ON number = value"
     connection.execute(
         f"""INSERT INTO actions (log, action, label)
             SELECT $log, (SELECT coalesce(max(action), -1) FROM actions WHERE log = $log)
                 + row_number() OVER (ORDER BY TRY_CAST(label AS HUGEINT) NULLS LAST, label), label
-            FROM (SELECT CAST(value AS VARCHAR) AS label FROM (SELECT DISTINCT {column} AS value FROM {fresh}))
-            WHERE label NOT IN (SELECT label FROM actions WHERE log = $log)""",
+            FROM ({labels}) WHERE label NOT IN (SELECT label FROM actions WHERE log = $log)""",
         {"log": log},
     )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
-import io
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from counterplay.logs.extent import csv_records
 from counterplay.logs.log import Longs
 
 if TYPE_CHECKING:
@@ -92,12 +90,10 @@ def csv_places(opened: Callable[[], IO[bytes]], delimiter: str, rejected: list[t
 def _records(opened: Callable[[], IO[bytes]], delimiter: str) -> tuple[list[int], list[bool]]:
     """The first line of each record, and whether the record is blank; up to what Python's reader refuses."""
     starts, blank = [], []
-    with opened() as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
+    with csv_records(opened, delimiter) as reader:
         start = 1
-        with contextlib.suppress(csv.Error):
-            for record in reader:
-                starts.append(start)
-                blank.append(not record)
-                start = reader.line_num + 1
+        for record in reader:
+            starts.append(start)
+            blank.append(not record)
+            start = reader.line_num + 1
     return starts, blank

@@ -22,6 +22,7 @@ import duckdb
 
 from counterplay.errors import ColumnError, FileError
 from counterplay.logs import lines
+from counterplay.logs.extent import csv_extent, lines_extent
 
 if TYPE_CHECKING:
     pass
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 FRAME = "counterplay_frame"
 REJECTS = "counterplay_rejects"
 _REJECT_SCANS = "counterplay_reject_scans"
+# What DuckDB's readers take by default, in bytes.
+_LONG_RECORD = 2_097_152
+_LONG_OBJECT = 16_777_216
 _KINDS = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -50,6 +54,7 @@ class Source:
     `broken`: SQL that is true for a row that could not be read. `fault`: SQL for what only the reader of this format
     can see is wrong with a row (a reason, or NULL); it then stands alone. `locate`: where in the file rows and broken
     pieces stand, asked after the scan. `twice`: scanning again costs less than keeping what the first scan read.
+    `check_count` refuses a number of rows and broken pieces that is too small.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Source:
     fault: str = "NULL"
     locate: Callable[[duckdb.DuckDBPyConnection], lines.Places] = lines.rows_as_they_are
     twice: bool = False
+    check_count: Callable[[int], None] = lambda _: None
 
     @property
     def types(self) -> dict[str, str]:
@@ -102,6 +108,8 @@ def open_source(connection: duckdb.DuckDBPyConnection, source: Any) -> Source:
     if kind == "parquet":
         return parquet_files(connection, path.name, [path])
     sha256 = file_hash(path)
+    if kind != "arrow":
+        _refuse_utf16(path)
     opener = {"csv": _csv, "jsonl": _jsonl, "arrow": arrow_source}[kind]
     try:
         return opener(connection, path, sha256)
@@ -140,7 +148,9 @@ def one_file(path: Path) -> str:
 
 
 def _jsonl(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
-    file = f"read_ndjson_objects({one_file(path)}, ignore_errors = true)"
+    extent = lines_extent(str(path), lambda: open_binary(path))
+    size = max(_LONG_OBJECT, 2 * extent.longest)
+    file = f"read_ndjson_objects({one_file(path)}, ignore_errors = true, maximum_object_size = {size})"
     # Every line is asked for its keys: a key that first appears in the last line is a column as well.
     keys = connection.execute(
         f"""SELECT key, min(place) FROM (
@@ -160,6 +170,7 @@ def _jsonl(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> So
             row_number() OVER () AS ordinal FROM {file})""",
         columns={key: (f"held[{place}]", "VARCHAR") for place, (key, _) in enumerate(keys, 1)},
         broken="json IS NULL OR json_type(json) <> 'OBJECT'",
+        check_count=extent.check,
         locate=lambda _: lines.json_places(lambda: open_binary(path)),
     )
 
@@ -174,11 +185,13 @@ def _csv(_: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise ColumnError(f"Column '{twice[0]}' stands twice in {path}. Rename one of them.")
+    extent = csv_extent(str(path), lambda: open_binary(path), delimiter)
     # Columns are read under names of our own; those of the file never become part of an SQL text.
     fields = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(names)))
     file_sql = (
         f"read_csv({one_file(path)}, auto_detect = false, header = true, delim = {literal(delimiter)}, "
-        f"quote = '\"', escape = '\"', columns = {{{fields}}}, store_rejects = true, rejects_table = '{REJECTS}', "
+        f"quote = '\"', escape = '\"', max_line_size = {max(_LONG_RECORD, 2 * extent.longest)}, "
+        f"columns = {{{fields}}}, store_rejects = true, rejects_table = '{REJECTS}', "
         f"rejects_scan = '{_REJECT_SCANS}')"
     )
     return Source(
@@ -186,6 +199,8 @@ def _csv(_: duckdb.DuckDBPyConnection, path: Path, sha256: str) -> Source:
         sha256=sha256,
         scan=f"(SELECT *, row_number() OVER () AS ordinal FROM {file_sql})",
         columns={name or f"column {i + 1}": (f"c{i}", "VARCHAR") for i, name in enumerate(names)},
+        # The header is a record as well.
+        check_count=lambda found: extent.check(found + 1),
         locate=lambda connection: lines.csv_places(lambda: open_binary(path), delimiter, rejected(connection)),
     )
 
@@ -211,6 +226,12 @@ def clear(connection: duckdb.DuckDBPyConnection) -> None:
 def open_binary(path: Path) -> IO[bytes]:
     """The bytes of a file, decompressed."""
     return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _refuse_utf16(path: Path) -> None:
+    with open_binary(path) as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise FileError(f"{path} is in UTF-16. Save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8.")
 
 
 def _rest(first: str, file: IO[str]) -> Any:

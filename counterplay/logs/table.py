@@ -224,7 +224,9 @@ def _stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappi
     kind = "VIEW" if source.twice else "TABLE"
     connection.execute(f"CREATE TEMP {kind} incoming AS {incoming_query(source, mapping)}")
     (rows,) = connection.execute("SELECT count(*) FROM incoming").fetchall()[0]
-    if rows == 0 and not rejected(connection):
+    broken = len(rejected(connection))
+    source.check_count(rows + broken)
+    if rows == 0 and not broken:
         raise FileError(f"{source.name} has no rows. Export it again, or leave it out.")
     return int(rows)
 

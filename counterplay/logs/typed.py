@@ -143,10 +143,12 @@ def _timestamp(value: str, kind: str) -> str:
     seconds = f"""CASE WHEN abs({number}) < 1e11 THEN {number} WHEN abs({number}) < 1e14 THEN {number} / 1e3
         WHEN abs({number}) < 1e17 THEN {number} / 1e6 WHEN abs({number}) < 1e20 THEN {number} / 1e9 END"""
     if kind == "VARCHAR":
-        return f"coalesce(TRY_CAST({value} AS TIMESTAMPTZ), to_timestamp({seconds}))"
-    if kind.startswith(("TIMESTAMP", "DATE")):
-        return f"TRY_CAST({value} AS TIMESTAMPTZ)"
-    return f"to_timestamp({seconds})"
+        time = f"coalesce(TRY_CAST({value} AS TIMESTAMPTZ), to_timestamp({seconds}))"
+    elif kind.startswith(("TIMESTAMP", "DATE")):
+        time = f"TRY_CAST({value} AS TIMESTAMPTZ)"
+    else:
+        time = f"to_timestamp({seconds})"
+    return f"CASE WHEN isfinite({time}) THEN {time} END"
 
 
 def _judgements(word: str, mapping: Mapping[str, Column], source: Source) -> list[list[Case]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 import types
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from counterplay.errors import (
     WorkspaceError,
 )
 from counterplay.logs import schema
+from counterplay.logs.troubles import busy, damaged, first_line, full, interrupted
 
 _MAGIC = b"DUCK"  # bytes 8 to 11 of every DuckDB file
 # Beyond this DuckDB works on disk, beside the workspace; it is enough for 100 million decisions.
@@ -63,7 +63,7 @@ class Workspace:
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """All of the block or, when it raises, none of it. A transaction inside another one joins it.
 
-        Errors: `FileError` when the disk is full; else what the block raises.
+        Errors: `FileError` when the disk is full, `KeyboardInterrupt` for Ctrl-C; else what the block raises.
         """
         if self._depth == 0:
             self.connection.execute("BEGIN")
@@ -75,10 +75,12 @@ class Workspace:
         except BaseException as error:
             if self._depth == 1:
                 self._rollback()
-                full = _full(error)
-                if full is not None:
+                if interrupted(error):
+                    raise KeyboardInterrupt from error
+                found = full(error)
+                if found is not None:
                     raise FileError(
-                        f"There is no room left for {self.path} or what DuckDB puts beside it ({_first_line(full)}). "
+                        f"There is no room left for {self.path} or what DuckDB puts beside it ({first_line(found)}). "
                         "Nothing was stored: free space, or move the workspace to a larger disk, and run it again."
                     ) from error
             raise
@@ -171,7 +173,7 @@ def _create(place: Path) -> None:
         _move_unless_taken(draft, place)
     except (OSError, duckdb.IOException) as error:
         raise FileError(
-            f"A workspace cannot be created at {place}: {_first_line(error)}. Choose another path."
+            f"A workspace cannot be created at {place}: {first_line(error)}. Choose another path."
         ) from error
     finally:
         draft.unlink(missing_ok=True)
@@ -197,12 +199,12 @@ def _connect(place: Path, read_only: bool, deadline: float, wait: float) -> duck
         except duckdb.IOException as error:
             if "lock" not in str(error):
                 _check_magic(place)
-                raise NotAWorkspaceError(_damaged(place, error)) from error
+                raise NotAWorkspaceError(damaged(place, error)) from error
             if time.monotonic() >= deadline:
-                raise WorkspaceBusyError(_busy(place, error, wait)) from error
+                raise WorkspaceBusyError(busy(place, error, wait)) from error
         except duckdb.Error as error:
             _check_magic(place)
-            raise NotAWorkspaceError(_damaged(place, error)) from error
+            raise NotAWorkspaceError(damaged(place, error)) from error
         time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
         pause = min(2 * pause, 0.25)
 
@@ -260,40 +262,3 @@ def _refuse_disguises(place: Path, connection: duckdb.DuckDBPyConnection) -> Non
             f"{place} holds the {found[0]}, which no workspace has and which could make it read other files; it was "
             "left as it is. If that is yours, drop it; else do not trust the file."
         )
-
-
-def _busy(place: Path, error: Exception, wait: float) -> str:
-    pid = re.search(r"PID (\d+)", str(error))
-    holder = f"process {pid.group(1)}{_command(pid.group(1))}" if pid else "another process"
-    return f"{place} is held by {holder}; waited {wait:g} s. Let it finish or stop it, or wait longer (wait=...)."
-
-
-def _command(pid: str) -> str:
-    """The command of a process in brackets, where the system tells."""
-    try:
-        words = Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return ""
-    text = " ".join(" ".join(words).split())
-    return f" ({text if len(text) <= 80 else text[:77] + '...'})" if text else ""
-
-
-def _full(error: BaseException | None) -> duckdb.Error | None:
-    """The error behind an error with which DuckDB says that a disk is full."""
-    signs = ("No space left", "File too large", "quota exceeded", "max_temp_directory_size")
-    while error is not None:
-        if isinstance(error, duckdb.Error) and any(sign in str(error) for sign in signs):
-            return error
-        error = error.__cause__
-    return None
-
-
-def _damaged(place: Path, error: Exception) -> str:
-    return (
-        f"{place} cannot be opened as a workspace ({_first_line(error)}); it was left as it is. It may be cut short, "
-        "damaged, or written by a newer DuckDB: copy it again from where it came."
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -181,6 +181,72 @@ def test_a_reader_joins_the_writer_of_its_own_process(tmp_path: Path) -> None:
         open_workspace(path)
 
 
+def test_who_reads_beside_a_writer_of_its_own_process_leaves_the_writers_lock_alone(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    other = "import sys; from counterplay.logs import open_workspace; open_workspace(sys.argv[1], wait=0)"
+    with open_workspace(path):
+        list_logs(path)
+        open_workspace(path).close()
+        done = subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True, text=True, check=False)
+        assert "WorkspaceBusyError" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="this system has no /proc")
+def test_who_is_told_to_wait_reads_the_command_that_holds_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    open_workspace(path).close()
+    holder = hold(path, 60)
+    try:
+        with pytest.raises(WorkspaceBusyError, match=rf"process {holder.pid} \(.*python.* -c import sys"):
+            open_workspace(path, wait=0)
+    finally:
+        end(holder)
+
+
+@pytest.mark.parametrize("name", ["workspace", "logs", "decisions", "Contexts", "quarantine"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_view_in_the_place_of_a_table_is_refused(tmp_path: Path, name: str, read_only: bool) -> None:
+    path, secret = tmp_path / "w.duckdb", tmp_path / "secret"
+    secret.write_text("1")
+    open_workspace(path).close()
+    with duckdb.connect(path) as connection:
+        connection.execute(f"DROP TABLE {name}")
+        connection.execute(f"CREATE VIEW {name} AS SELECT *, content AS log FROM read_text('{secret}')")
+    before = path.read_bytes()
+    with pytest.raises(NotAWorkspaceError, match=rf"view '{name}'.*do not trust"):
+        open_workspace(path, read_only=read_only)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "macro",
+    [
+        "md5(a) AS 'the same'",
+        "current_database() AS 'elsewhere'",
+        "duckdb_views() AS TABLE SELECT NULL AS view_name WHERE false",
+        "duckdb_functions() AS TABLE SELECT NULL AS function_name WHERE false",
+        "read_parquet(a) AS TABLE SELECT * FROM read_text('/etc/hostname')",
+    ],
+)
+def test_a_macro_that_stands_in_for_a_function_is_refused(tmp_path: Path, macro: str) -> None:
+    path = tmp_path / "w.duckdb"
+    open_workspace(path).close()
+    with duckdb.connect(path) as connection:
+        connection.execute(f"CREATE MACRO {macro}")
+    with pytest.raises(NotAWorkspaceError, match=f"macro '{macro.partition('(')[0]}'"):
+        open_workspace(path)
+
+
+def test_tables_and_views_of_the_users_own_are_welcome(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    open_workspace(path).close()
+    with duckdb.connect(path) as connection:
+        connection.execute("CREATE TABLE notes (note VARCHAR)")
+        connection.execute("CREATE VIEW mine AS SELECT log FROM decisions")
+    with open_workspace(path) as workspace:
+        assert workspace.connection.execute("FROM mine").fetchall() == []
+
+
 def test_a_transaction_that_fails_leaves_nothing_even_inside_another(tmp_path: Path) -> None:
     with open_workspace(tmp_path / "w.duckdb") as workspace:
 
