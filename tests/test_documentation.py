@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +38,25 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_the_first_ten_minutes_say_what_the_readme_says_they_do(tmp_path: Path) -> None:
+    desk = tmp_path / "desk"
+    shutil.copytree(ROOT / "docs" / "first-ten-minutes", desk)
+    # The README's lines are as wide as they are; a person's terminal may be wider.
+    environment = {**os.environ, "COLUMNS": "100", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for block in _blocks(ROOT / "README.md", "console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, *expected = part.splitlines()
+            done = subprocess.run(
+                command.split(), cwd=desk, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode in (0, 1), f"{command}: {done.stderr}"
+            printed = iter(line.rstrip() for line in done.stdout.splitlines())
+            for line in expected:
+                assert line == "..." or line in printed, f"{command} does not print: {line}"
+
+
 def test_every_command_that_the_readme_shows_exists() -> None:
-    commands = set(re.findall(r"^counterplay (\w+)", "\n".join(_blocks(ROOT / "README.md", "sh")), re.MULTILINE))
+    commands = set(re.findall(r"^(?:\$ )?counterplay (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert commands
     for command in commands:
         done = subprocess.run(

@@ -244,8 +244,12 @@ def import_policy(path: Path, *, into: Path, log: str, policy: str) -> None:
     """
     from counterplay.logs import import_choices
 
-    contexts = import_choices(path, into, log, policy)
-    print(f"policy '{policy}' of log '{log}': choices in {contexts:,} contexts")
+    report = import_choices(path, into, log, policy)
+    print(f"policy '{policy}' of log '{log}': choices in {report.contexts:,} contexts, none in {report.misses:,}")
+    if report.unknown:
+        print(
+            f"  {report.unknown:,} contexts of the file are not in the log (in quarantine, perhaps) and were left out"
+        )
 
 
 def attach(path: Path, *, into: Path, log: str, map_: Map = None, actions: Path | None = None) -> None:

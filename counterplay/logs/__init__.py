@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterplay.logs.choices import import_choices
+from counterplay.logs.choices import ChoicesReport, import_choices
 from counterplay.logs.coba import import_coba, read_interactions
 from counterplay.logs.dsjson import import_dsjson
 from counterplay.logs.export import export_table
@@ -24,6 +24,7 @@ from counterplay.logs.writing import write_choices, write_log
 
 __all__ = [
     "Choices",
+    "ChoicesReport",
     "DecisionArrays",
     "Finding",
     "ForgetReport",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +21,28 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-6
 
 
-def import_choices(source: Any, workspace: Place, log: str, policy: str) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChoicesReport:
+    """What an import of choices did: in how many contexts of the log the policy has a choice, in how many it has none
+    (`misses`), and how many contexts of the source the log does not have (`unknown`, left out).
+    """
+
+    policy: str
+    contexts: int
+    misses: int
+    unknown: int
+
+
+def import_choices(source: Any, workspace: Place, log: str, policy: str) -> ChoicesReport:
     """Store a policy's probabilities for contexts of a log, instead of what was stored for it before.
 
     `source`: a path (.parquet, .csv, .jsonl) or a polars, pandas or Arrow frame with the columns `context_id`, `action`
     (the label) and, unless the policy is deterministic, `probability`. The probabilities of a context must sum to 1.
-    Contexts of the log that are not in the source are misses; experiments say what to do there. Gives the number of
-    contexts.
+    Contexts of the log that are not in the source are misses; experiments say what to do there. Contexts that the log
+    does not have, such as those of quarantined rows, are left out.
 
-    Errors: `FileError`, `ColumnError`, `InputError`; the workspace is then as it was.
+    Errors: `FileError`, `ColumnError`, `InputError` (also when the log has none of the contexts); the workspace is then
+    as it was.
     """
     import polars as pl
 
@@ -47,9 +61,22 @@ def import_choices(source: Any, workspace: Place, log: str, policy: str) -> int:
         require_log(opened.connection, log)
         contexts = _index(opened, f"SELECT context_id FROM {contexts_of(opened.connection, log)} ORDER BY position")
         actions = _index(opened, f"SELECT label FROM actions WHERE log = {literal(log)} ORDER BY action")
-        chosen, weights = _matrix(rows, contexts, actions, log)
+        known = rows.filter(pl.col("context_id").is_in(list(contexts)))
+        if known.is_empty():
+            first = rows["context_id"][0]
+            raise InputError(
+                f"log '{log}' has none of the contexts in this source, the first of which is '{first}'. "
+                f"{nearest(str(first), list(contexts))}"
+            )
+        chosen, weights = _matrix(known, contexts, actions, log)
         write_choices(opened, log, policy, chosen, weights)
-    return rows["context_id"].n_unique()
+    chosen_for = known["context_id"].n_unique()
+    return ChoicesReport(
+        policy=policy,
+        contexts=chosen_for,
+        misses=len(contexts) - chosen_for,
+        unknown=rows["context_id"].n_unique() - chosen_for,
+    )
 
 
 def _table(source: Any) -> pl.DataFrame:
@@ -103,12 +130,9 @@ def _index(workspace: Workspace, query: str) -> dict[str, int]:
 
 
 def _matrix(rows: pl.DataFrame, contexts: dict[str, int], actions: dict[str, int], log: str) -> tuple[Any, Any]:
-    for column, known in (("context_id", contexts), ("action", actions)):
-        for name in rows[column]:
-            if name not in known:
-                raise InputError(
-                    f"log '{log}' has no {column.removesuffix('_id')} '{name}'. {nearest(str(name), known)}"
-                )
+    for name in rows["action"]:
+        if name not in actions:
+            raise InputError(f"log '{log}' has no action '{name}'. {nearest(str(name), actions)}")
     at = np.array([contexts[name] for name in rows["context_id"]])
     what = np.array([actions[name] for name in rows["action"]])
     order = np.lexsort((what, -rows["probability"].to_numpy(), at))

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.errors import ConfigurationError, InputError, MissingOutputError, UnsupportedError, nearest
+from counterplay.errors import (
+    ConfigurationError,
+    InputError,
+    MissingEvidenceError,
+    MissingOutputError,
+    UnsupportedError,
+    nearest,
+)
 from counterplay.logs.log import Choices, Log
 from counterplay.replay.agents import Bandit
 from counterplay.replay.kernels.records import Luck, Tape
@@ -81,7 +88,12 @@ class PreparedLog:
         """The policy that always plays ``action`` (a label, or ``best`` in hindsight), as a table."""
         labels = list(self.log.action_labels)
         if action == "best":
-            index = int(np.argmax(self.action_means))
+            if np.isnan(self.action_means).all():
+                raise MissingEvidenceError(
+                    f"log '{self.log.name}' knows no action's reward in every decision, so the best constant action is "
+                    "not known: name an action."
+                )
+            index = int(np.nanargmax(self.action_means))
         elif action in labels:
             index = labels.index(action)
         else:
@@ -92,18 +104,21 @@ class PreparedLog:
 
     @cached_property
     def action_means(self) -> NDArray[np.float64]:
-        """The mean reward of each action over all decisions `(K,)`, from the outcome table."""
+        """The mean reward of each action over all decisions `(K,)`; NaN where it is not known in every one of them."""
         outcomes = self.log.outcomes
         if outcomes is None:
             raise UnsupportedError(
                 f"log '{self.log.name}' has no outcome table, so the best constant action is not known: name an action."
             )
         times = np.bincount(self.log.context, minlength=len(outcomes.offsets) - 1).astype(np.float64)
-        weights = np.repeat(times, np.diff(outcomes.offsets))
-        known = np.bincount(outcomes.actions, weights=weights, minlength=len(self.log.action_labels))
-        gains = np.bincount(outcomes.actions, weights=weights * outcomes.rewards, minlength=len(self.log.action_labels))
-        default = 0.0 if np.isnan(outcomes.default) else outcomes.default
-        return np.asarray((gains + default * (times.sum() - known)) / times.sum())
+        weights, size = np.repeat(times, np.diff(outcomes.offsets)), len(self.log.action_labels)
+        listed = np.bincount(outcomes.actions, weights=weights, minlength=size)
+        # A context that no decision has may have an unknown reward.
+        earned = np.where(weights > 0, weights * outcomes.rewards, 0.0)
+        gains = np.bincount(outcomes.actions, weights=earned, minlength=size)
+        left = times.sum() - listed
+        gains[left > 0] += left[left > 0] * outcomes.default
+        return np.asarray(gains / times.sum())
 
     @cached_property
     def reward_range(self) -> tuple[float, float]:

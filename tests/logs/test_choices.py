@@ -38,7 +38,8 @@ def test_a_policy_is_read_back_with_the_likeliest_action_first_and_a_miss_where_
     elif kind != "frame":
         source = tmp_path / f"policy.{kind}"
         {"csv": POLICY.write_csv, "parquet": POLICY.write_parquet, "jsonl": POLICY.write_ndjson}[kind](source)
-    assert import_choices(source, desk, "march", "mine") == 2
+    report = import_choices(source, desk, "march", "mine")
+    assert (report.contexts, report.misses, report.unknown) == (2, 1, 0)
     stored = read_choices(desk, "march", "mine")
     assert stored.actions.tolist() == [[1, 0], [1, -1], [-1, -1]]
     assert stored.probabilities.tolist() == [[0.75, 0.25], [1.0, 0.0], [0.0, 0.0]]
@@ -53,7 +54,7 @@ def test_without_probabilities_a_policy_is_deterministic(desk: Workspace) -> Non
     ("change", "message"),
     [
         ({"action": ["a", "b", "c"]}, "no action 'c'"),
-        ({"context_id": ["x", "x", "w"]}, "no context 'w'"),
+        ({"context_id": ["u", "u", "w"]}, "none of the contexts in this source, the first of which is 'u'"),
         ({"probability": [0.25, 0.7, 1.0]}, "do not sum to 1, the first is 'x' with 0.95"),
         ({"probability": [float("nan"), 0.75, 1.0]}, "not between 0 and 1"),
         ({"probability": [-0.5, 1.5, 1.0]}, "not between 0 and 1"),
@@ -66,6 +67,12 @@ def test_what_is_no_policy_is_refused_and_nothing_is_stored(
     with pytest.raises(InputError, match=message):
         import_choices(POLICY.with_columns(**{name: pl.Series(v) for name, v in change.items()}), desk, "march", "mine")
     assert desk.connection.execute("SELECT count(*) FROM choices").fetchone() == (0,)
+
+
+def test_contexts_that_the_log_does_not_have_are_left_out_and_counted(desk: Workspace) -> None:
+    report = import_choices(POLICY.with_columns(context_id=pl.Series(["w", "w", "x"])), desk, "march", "mine")
+    assert (report.contexts, report.misses, report.unknown) == (1, 2, 1)
+    assert read_choices(desk, "march", "mine").actions[:, 0].tolist() == [1, -1, -1]
 
 
 def test_a_misspelt_column_is_refused_with_the_nearest(desk: Workspace) -> None:

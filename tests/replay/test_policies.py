@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from counterplay.errors import InputError, MissingEvidenceError
 from counterplay.estimators import evaluate
+from counterplay.logs.log import Outcomes
 from counterplay.replay.agents import Bandit, BuiltIn, Constant, Fixed, FixedPolicy, Hybrid, LogBarrier, Uniform
 from counterplay.replay.evidence import exact_values, gather_evidence, with_outcomes
 from counterplay.replay.freezing import policy_of
@@ -128,3 +129,28 @@ def test_decisions_without_a_reward_are_no_evidence() -> None:
     log = replace(world().log, reward=np.full(400, np.nan), fingerprint="")
     with pytest.raises(MissingEvidenceError, match="400 of 400"):
         gather_evidence(log, [policy_of(PreparedLog(log), Uniform())])
+
+
+def table(prepared: PreparedLog, rewards: list[list[float]]) -> PreparedLog:
+    """Three decisions and two actions with these rewards; an entry of infinity stands in no row of the table."""
+    short = prepared.log.subset(np.arange(3))
+    kept = [[action for action in (0, 1) if row[action] != np.inf] for row in rewards]
+    outcomes = Outcomes(
+        offsets=np.cumsum([0, *map(len, kept)] + [0] * (len(short.context_ids) - 3)),
+        actions=np.array([action for actions in kept for action in actions], dtype=np.int32),
+        rewards=np.array([row[action] for row, actions in zip(rewards, kept, strict=True) for action in actions]),
+        default=np.nan,
+    )
+    return PreparedLog(
+        replace(short, action_labels=["a0", "a1"], action_features=None, outcomes=outcomes, action=np.zeros(3)), {}
+    )
+
+
+def test_the_best_constant_action_is_one_whose_reward_is_known_in_every_decision() -> None:
+    start = world(actions=2)
+    better_but_not_known = table(start, [[1, 0], [np.inf, 1], [1, 0]])
+    assert better_but_not_known.constant("best")[0][:, 0].tolist() == [1, 1, 1]
+    stored_as_unknown = table(start, [[1, 0], [np.nan, 1], [1, 0]])
+    assert stored_as_unknown.constant("best")[0][:, 0].tolist() == [1, 1, 1]
+    with pytest.raises(MissingEvidenceError, match="knows no action's reward in every decision"):
+        table(start, [[1, np.nan], [np.inf, 1], [1, 0]]).constant("best")

@@ -60,6 +60,8 @@ def on_repeats(r: Repeats, times: Times, decisions: int) -> list[Finding]:
         level: Level = "caution" if part > t.REPEATED else "ok"
         about = "About " if r.rows.one_in > 1 and r.rows.repeated else ""
         said = f"{about}{r.rows.repeated:,} decisions ({share(part)}) equal another one in everything that was logged"
+        if not r.rows.repeated:
+            said = "No two decisions are equal in everything that was logged"
         if level == "caution":
             said += ", the time included: perhaps rows were logged twice"
         found.append(finding_of("equal-rows", level, f"{said}.", decisions=r.rows.repeated, share=part))
