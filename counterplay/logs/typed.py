@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from counterplay.logs.columns import Column
 from counterplay.logs.sources import Source
 
-# The columns of incoming rows, in their order, with their types; labels that are whole numbers stay BIGINT.
+# The columns of incoming rows, in their order, with their types; labels that are whole numbers stay whole numbers.
 STAGED: dict[str, str] = {
     "decision_id": "VARCHAR",
     "context_id": "VARCHAR",
@@ -33,10 +33,13 @@ STAGED: dict[str, str] = {
 }
 _REQUIRED = ("decision_id", "context_id", "action", "propensity", "reward", "candidates", "features")
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+# Wide enough for sums of labels and offsets; casting a hundred million candidates would take as long as checking them.
+_AS_THEY_ARE = ("INTEGER", "BIGINT", "INTEGER[]", "BIGINT[]")
 # Distributions are often logged in single precision, and rounded.
 SUM_TOLERANCE = 1e-3
-# Up to this length a list is searched for each of its entries, which is five times faster than hashing them.
-_SHORT = 12
+# Up to the last of these lengths a list is searched for each of its entries, which is five times faster than hashing
+# them; a list of one of these lengths or less is searched for so many.
+_SHORT = (5, 10, 16)
 
 Case = tuple[str, str | None]
 
@@ -83,10 +86,10 @@ def _value(word: str, columns: list[tuple[str, str]], negate: bool, integers: bo
     if word == "features":
         return number_list(columns, "FLOAT")
     assert not more, f"{word} comes from one column"
+    if word in ("action", "candidates") and integers:
+        return value if kind in _AS_THEY_ARE else f"CAST({value} AS BIGINT{'[]' if word == 'candidates' else ''})"
     if word == "candidates":
-        return f"CAST({value} AS BIGINT[])" if integers else _label_list(value, kind)
-    if word == "action" and integers:
-        return f"CAST({value} AS BIGINT)"
+        return _label_list(value, kind)
     if word == "candidate_propensities":
         return number_list([(value, kind)], "DOUBLE")
     if word == "timestamp":
@@ -204,10 +207,9 @@ def _number_cases(word: str, typed: str, raw: str) -> list[Case]:
 
 def _candidate_cases(raw: str) -> list[Case]:
     candidates = "typed_candidates"
-    again = " OR ".join(f"list_position({candidates}, {candidates}[{i}]) < {i}" for i in range(2, _SHORT + 1))
-    twice = (
-        f"CASE WHEN len({candidates}) > {_SHORT} THEN list_unique({candidates}) < len({candidates}) ELSE {again} END"
-    )
+    again = [f"list_position({candidates}, {candidates}[{i}]) < {i}" for i in range(2, max(_SHORT) + 1)]
+    searched = " ".join(f"WHEN len({candidates}) <= {size} THEN {' OR '.join(again[: size - 1])}" for size in _SHORT)
+    twice = f"CASE {searched} ELSE list_unique({candidates}) < len({candidates}) END"
     return [
         (f"{candidates} IS NULL", f"'candidates are not a list: ' || {raw}"),
         (f"len({candidates}) = 0", "'candidates are empty'"),
