@@ -21,7 +21,7 @@ import duckdb
 import numpy as np
 from common import arguments, finish, table
 
-from counterplay.logs.dsjson import import_dsjson
+from counterplay.logs.formats.dsjson import import_dsjson
 
 TOPICS = ("politics", "sport", "music", "food", "travel", "law", "health", "film", "tech", "news")
 

@@ -31,7 +31,8 @@ from counterplay.logs import import_decisions, list_logs, open_workspace, read_l
 CHILD = """
 import sys, threading
 import polars, pyarrow
-from counterplay.logs import import_decisions, list_logs, open_workspace, table
+from counterplay.logs import import_decisions, list_logs, open_workspace
+from counterplay.logs.decisions import table
 path, source, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
 done = threading.Event()
 def watch():

@@ -129,10 +129,13 @@ def report(workspace: Path, *, out: Path = Path(".")) -> None:
     wrote(console(), write_report(workspace, out))
 
 
-def main() -> None:
-    """The entry point: what Counterplay raises on purpose becomes one message and exit code 2."""
+def main(words: list[str] | None = None) -> None:
+    """The entry point: what Counterplay raises on purpose becomes one message and exit code 2.
+
+    `words`: those after the command's name; by default those that the process was started with.
+    """
     try:
-        app()
+        app(words)
     except CounterplayError as error:
         print(f"counterplay: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -12,7 +12,7 @@ from counterplay.errors import InputError
 
 if TYPE_CHECKING:
     from counterplay.logs import ImportReport
-    from counterplay.logs.full import FullReport
+    from counterplay.logs.full.run import FullReport
 
 _HELP = """Bring a log, or a policy's choices, into a workspace.
 

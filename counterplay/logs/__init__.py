@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from counterplay.logs.choices import ChoicesReport, import_choices
-from counterplay.logs.coba import import_coba, read_interactions
-from counterplay.logs.dsjson import import_dsjson
+from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.decisions.table import attach_decisions, import_decisions
 from counterplay.logs.export import export_table
 from counterplay.logs.forget import ForgetReport, forget_contexts
-from counterplay.logs.full import FullReport
+from counterplay.logs.formats.coba import import_coba, read_interactions
+from counterplay.logs.formats.dsjson import import_dsjson
+from counterplay.logs.formats.obd import import_obd
+from counterplay.logs.formats.obp import import_obp, to_obp
+from counterplay.logs.full.labels import import_labels
+from counterplay.logs.full.outcomes import import_outcomes
+from counterplay.logs.full.public_labels import import_amazoncat, import_oneshotwiki
+from counterplay.logs.full.run import FullReport
 from counterplay.logs.health import Finding, Health, check_log
-from counterplay.logs.labels import import_labels
 from counterplay.logs.log import Choices, Log, Outcomes
 from counterplay.logs.material import DecisionArrays
-from counterplay.logs.obd import import_obd
-from counterplay.logs.obp import import_obp, to_obp
-from counterplay.logs.outcomes import import_outcomes
-from counterplay.logs.public_labels import import_amazoncat, import_oneshotwiki
 from counterplay.logs.reading import list_logs, read_choices, read_log, read_quarantine, read_texts
 from counterplay.logs.streaming import stream_decisions
-from counterplay.logs.table import ImportReport, attach_decisions, import_decisions
 from counterplay.logs.workspace import Workspace, open_workspace
 from counterplay.logs.writing import write_choices, write_log
 

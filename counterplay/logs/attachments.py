@@ -11,11 +11,12 @@ from pathlib import Path
 import duckdb
 
 from counterplay.errors import FileError
-from counterplay.logs.columns import Column
-from counterplay.logs.indices import labels_of
-from counterplay.logs.parquet import parquet_scan
-from counterplay.logs.sources import Source, file_hash, literal
-from counterplay.logs.typed import incoming_query, labels_are_integers
+from counterplay.logs.decisions.columns import Column
+from counterplay.logs.decisions.indices import labels_of
+from counterplay.logs.decisions.typed import incoming_query, labels_are_integers
+from counterplay.logs.sources.files import file_hash
+from counterplay.logs.sources.parquet import parquet_scan
+from counterplay.logs.sources.source import Source, literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 from counterplay.errors import ColumnError, FileError, InputError, nearest
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.relations import contexts_of
-from counterplay.logs.sources import literal
+from counterplay.logs.sources.source import literal
 from counterplay.logs.workspace import Workspace, borrowed
 from counterplay.logs.writing import write_choices
 

@@ -14,7 +14,7 @@ from counterplay.logs import schema
 from counterplay.logs.attachments import attached_files
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.relations import contexts_of, decisions_of
-from counterplay.logs.sources import literal
+from counterplay.logs.sources.source import literal
 from counterplay.logs.troubles import first_line
 from counterplay.logs.workspace import borrowed
 

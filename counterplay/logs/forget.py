@@ -17,11 +17,12 @@ import duckdb
 
 from counterplay.errors import ColumnError, FileError, InputError, WorkspaceBusyError, WorkspaceError, nearest
 from counterplay.logs import traces
+from counterplay.logs.decisions.typed import label_text
 from counterplay.logs.reading import require_log
 from counterplay.logs.relations import contexts_of
-from counterplay.logs.sources import literal, open_source, quote
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.source import literal, quote
 from counterplay.logs.troubles import first_line
-from counterplay.logs.typed import label_text
 from counterplay.logs.workspace import Workspace, open_workspace
 
 _NEW = "counterplay_new"

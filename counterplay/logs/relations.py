@@ -8,7 +8,7 @@ from __future__ import annotations
 import duckdb
 
 from counterplay.logs.attachments import attached_files, incoming_rows
-from counterplay.logs.sources import literal
+from counterplay.logs.sources.source import literal
 
 STEPS = {"episode": "VARCHAR", "step": "INTEGER", "parent": "VARCHAR", "depth": "INTEGER", "kind": "VARCHAR"}
 

@@ -10,7 +10,7 @@ import duckdb
 from counterplay.errors import ColumnError, nearest
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.relations import decisions_of
-from counterplay.logs.sources import quote
+from counterplay.logs.sources.source import quote
 from counterplay.logs.workspace import borrowed
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterplay.errors import FileError, InputError
-from counterplay.logs import ImportReport, Workspace, extent, list_logs, read_log, read_quarantine
-from counterplay.logs.extent import csv_extent, lines_extent
+from counterplay.logs import ImportReport, Workspace, list_logs, read_log, read_quarantine
+from counterplay.logs.sources import extent
+from counterplay.logs.sources.extent import csv_extent, lines_extent
 
 Bring = Callable[..., ImportReport]
 HEADER = b"decision_id,action,propensity,reward,text\n"

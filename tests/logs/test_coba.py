@@ -11,8 +11,8 @@ import pytest
 
 from counterplay.errors import InputError
 from counterplay.logs import ImportReport, Workspace, list_logs, read_log, read_quarantine, read_texts
-from counterplay.logs import coba as module
-from counterplay.logs.coba import import_coba
+from counterplay.logs.formats import coba as module
+from counterplay.logs.formats.coba import import_coba
 
 Row = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from counterplay.errors import ColumnError
-from counterplay.logs.columns import SYNONYMS, resolve
+from counterplay.logs.decisions.columns import SYNONYMS, resolve
 
 PROPENSITIES = (
     *("pscore", "propensity_score", "propensity", "action_prob", "probability", "prob", "p_log", "p"),

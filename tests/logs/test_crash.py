@@ -15,8 +15,9 @@ from counterplay.logs import Workspace, import_decisions, list_logs, open_worksp
 
 IMPORT = """
 import sys
-from counterplay.logs import import_decisions, open_workspace, table
-from counterplay.logs import quarantine
+from counterplay.logs import import_decisions, open_workspace
+from counterplay.logs.decisions import table
+from counterplay.logs.decisions import quarantine
 if sys.argv[3] == "before-commit":
     # Everything is written, nothing committed: the last moment at which it can go wrong.
     def sign(*values, inner=table._sign):

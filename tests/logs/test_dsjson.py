@@ -13,8 +13,8 @@ import pytest
 
 from counterplay.errors import FileError, InputError
 from counterplay.logs import ImportReport, Workspace, list_logs, read_log, read_quarantine, read_texts
-from counterplay.logs import dsjson_events as module
-from counterplay.logs.dsjson import import_dsjson
+from counterplay.logs.formats import dsjson_events as module
+from counterplay.logs.formats.dsjson import import_dsjson
 
 Event = dict[str, Any]
 ACTIONS = [{"id": "news", "F": {"topic": "news"}}, {"id": "food", "F": {"topic": "food"}}]

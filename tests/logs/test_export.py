@@ -24,10 +24,10 @@ from counterplay.logs import (
     read_texts,
     write_log,
 )
+from counterplay.logs.decisions.table import attach_decisions
 from counterplay.logs.export import export_table
 from counterplay.logs.outputs import Output, put_outputs
 from counterplay.logs.schema import TABLES
-from counterplay.logs.table import attach_decisions
 
 ROWS = pl.DataFrame(
     {

@@ -23,9 +23,9 @@ from counterplay.logs import (
     read_quarantine,
     read_texts,
 )
+from counterplay.logs.decisions.table import attach_decisions
 from counterplay.logs.forget import forget_contexts, read_context_ids
 from counterplay.logs.outputs import Output, put_outputs
-from counterplay.logs.table import attach_decisions
 
 SECRET = 'Ana "Pat" O\'Neil,\nborn 1971 in Löwen, has <gout>'
 OTHER = "Somebody else asks about the weather in Ghent"

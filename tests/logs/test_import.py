@@ -519,7 +519,7 @@ def test_an_import_that_fails_in_the_middle_leaves_the_workspace_as_it_was(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("counterplay.logs.table._sign", fail)
+    monkeypatch.setattr("counterplay.logs.decisions.table._sign", fail)
     with pytest.raises(KeyboardInterrupt):
         import_decisions(csv_file(HEADER, GOOD, "2,a,0,1"), workspace, "l")
     monkeypatch.undo()
@@ -533,7 +533,7 @@ def test_an_import_that_fails_in_the_middle_leaves_the_workspace_as_it_was(
 def test_counts_that_do_not_add_up_stop_the_import(
     csv_file: Csv, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("counterplay.logs.table.insert_rows", lambda *_: 0)
+    monkeypatch.setattr("counterplay.logs.decisions.table.insert_rows", lambda *_: 0)
     with pytest.raises(CounterplayError, match="do not add up"):
         import_decisions(csv_file(HEADER, GOOD), workspace, "l")
     assert list_logs(workspace) == []

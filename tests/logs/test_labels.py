@@ -27,9 +27,9 @@ from counterplay.logs import (
     read_quarantine,
     read_texts,
 )
-from counterplay.logs.full import FullReport
-from counterplay.logs.labels import import_labels
-from counterplay.logs.public_labels import import_amazoncat, import_oneshotwiki
+from counterplay.logs.full.labels import import_labels
+from counterplay.logs.full.public_labels import import_amazoncat, import_oneshotwiki
+from counterplay.logs.full.run import FullReport
 from counterplay.replay.agents import Constant
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.single import replay_exact

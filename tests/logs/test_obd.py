@@ -14,7 +14,7 @@ import pytest
 from counterplay.errors import ColumnError, FileError, InputError
 from counterplay.estimators import Evidence, evaluate
 from counterplay.logs import Workspace, list_logs, read_log, read_quarantine, read_texts
-from counterplay.logs.obd import import_obd
+from counterplay.logs.formats.obd import import_obd
 
 DATA = Path(os.environ.get("COUNTERPLAY_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 

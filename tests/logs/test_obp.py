@@ -12,7 +12,7 @@ import pytest
 
 from counterplay.errors import FileError, InputError
 from counterplay.logs import ImportReport, Workspace, import_decisions, list_logs, read_log, read_quarantine
-from counterplay.logs.obp import import_obp, to_obp
+from counterplay.logs.formats.obp import import_obp, to_obp
 
 Feedback = dict[str, Any]
 

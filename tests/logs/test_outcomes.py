@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from counterplay.errors import ColumnError, CounterplayError, FileError, InputError, MissingEvidenceError
 from counterplay.logs import Workspace, import_decisions, list_logs, open_workspace, read_log, read_quarantine
-from counterplay.logs.full import FullReport
-from counterplay.logs.outcomes import import_outcomes
+from counterplay.logs.full.outcomes import import_outcomes
+from counterplay.logs.full.run import FullReport
 from counterplay.replay.agents import Constant
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.single import replay_exact
@@ -493,7 +493,7 @@ def test_rows_of_any_table_are_kept_or_quarantined(
 def test_counts_that_do_not_add_up_import_nothing(
     bring: Bring, csv_file: Csv, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("counterplay.logs.quarantine.store", lambda *_: (3, {}))
+    monkeypatch.setattr("counterplay.logs.decisions.quarantine.store", lambda *_: (3, {}))
     with pytest.raises(CounterplayError, match="do not add up"):
         bring(csv_file(LONG, "a,1,1"))
     assert list_logs(workspace) == []

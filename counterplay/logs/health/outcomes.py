@@ -6,7 +6,7 @@ from counterplay.logs.health.model import Outcomes
 from counterplay.logs.health.scan import Scan, drawn, thin
 from counterplay.logs.health.thresholds import EXACT_ROWS
 from counterplay.logs.relations import contexts_of
-from counterplay.logs.sources import literal
+from counterplay.logs.sources.source import literal
 
 SHOWN = 20
 

@@ -11,7 +11,7 @@ from counterplay.logs.health.actions import ActionTable, labels_of
 from counterplay.logs.health.model import Propensities, Smallest, Support
 from counterplay.logs.health.scan import Scan, drawn, thin
 from counterplay.logs.health.thresholds import EXACT_ROWS, NEARLY_ALL, QUANTILE_ROWS, SUM_OFF
-from counterplay.logs.sources import literal
+from counterplay.logs.sources.source import literal
 
 LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 BINS, NAMED = 40, 5

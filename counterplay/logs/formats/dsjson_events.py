@@ -13,8 +13,8 @@ from pathlib import Path
 import duckdb
 
 from counterplay.errors import InputError
-from counterplay.logs.indices import NUMBERED
-from counterplay.logs.sources import literal
+from counterplay.logs.decisions.indices import NUMBERED
+from counterplay.logs.sources.source import literal
 
 EVENTS, LISTS, ACTIONS = "counterplay_dsjson", "counterplay_dsjson_lists", "counterplay_dsjson_actions"
 MOST_ACTIONS = 100_000

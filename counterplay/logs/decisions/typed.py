@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from counterplay.logs.columns import Column
-from counterplay.logs.sources import Source
+from counterplay.logs.decisions.columns import Column
+from counterplay.logs.sources.source import Source
 
 # The columns of incoming rows, in their order, with their types; labels that are whole numbers stay whole numbers.
 STAGED: dict[str, str] = {

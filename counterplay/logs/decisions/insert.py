@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import duckdb
 
-from counterplay.logs import checks, known
 from counterplay.logs.attachments import AttachedFile, remember
-from counterplay.logs.columns import Column
-from counterplay.logs.indices import NUMBERED, is_numbered, labels_of
+from counterplay.logs.decisions import checks, known
+from counterplay.logs.decisions.columns import Column
+from counterplay.logs.decisions.indices import NUMBERED, is_numbered, labels_of
 from counterplay.logs.relations import STEPS, contexts_of
-from counterplay.logs.sources import literal
+from counterplay.logs.sources.source import literal
 
 # What goes from a row to its decision as it is.
 _PLAIN = (

@@ -16,15 +16,17 @@ import duckdb
 import numpy as np
 
 from counterplay.errors import ColumnError, FileError, InputError
-from counterplay.logs import lines
-from counterplay.logs.columns import Column
-from counterplay.logs.files import existing_file, sha256_of
-from counterplay.logs.full import FullReport, import_full
-from counterplay.logs.full_plan import Plan, context_columns, counted_id, reasons_of
-from counterplay.logs.labels import MEASURED
+from counterplay.logs.decisions.columns import Column
+from counterplay.logs.full.labels import MEASURED
+from counterplay.logs.full.plan import Plan, context_columns, counted_id, reasons_of
+from counterplay.logs.full.run import FullReport, import_full
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import REJECTS, Source, literal, open_source, reading_errors, rejected
+from counterplay.logs.sources import lines
+from counterplay.logs.sources.files import existing_file, file_hash
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.source import Source, literal, reading_errors
+from counterplay.logs.sources.text import REJECTS, rejected
 
 _CHOSEN, _NAMES = "counterplay_chosen", "counterplay_names"
 _GAP = "___"
@@ -112,7 +114,7 @@ def _open_lines(path: Path) -> Source:
         FROM (SELECT line, row_number() OVER () AS ordinal FROM {reader}) WHERE trim(line) <> ''"""
     return Source(
         name=path.name,
-        sha256=sha256_of(path),
+        sha256=file_hash(path),
         scan=f"""(SELECT ordinal, trim(parts[1]) AS entity, parts[2] AS pre, parts[3] AS mention,
             rtrim(array_to_string(parts[4:], chr(9))) AS post, len(parts) AS fields FROM ({parts}))""",
         columns={name: (name, "VARCHAR") for name in ("entity", "pre", "mention", "post")},

@@ -18,12 +18,15 @@ from urllib.parse import unquote
 import duckdb
 
 from counterplay.errors import ColumnError, FileError, InputError
-from counterplay.logs.files import existing, existing_file
+from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.decisions.table import import_source
+from counterplay.logs.decisions.typed import label_text
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import Source, clear, literal, open_source, reading_errors, rejected
-from counterplay.logs.table import ImportReport, import_source
-from counterplay.logs.typed import label_text
+from counterplay.logs.sources.files import existing, existing_file
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.source import Source, literal, reading_errors
+from counterplay.logs.sources.text import clear, rejected
 from counterplay.logs.workspace import borrowed
 
 if TYPE_CHECKING:

@@ -8,16 +8,17 @@ different places are two decisions, however equal they are.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 
 import duckdb
 
 from counterplay.errors import InputError
-from counterplay.logs.checks import sound
-from counterplay.logs.columns import Column
-from counterplay.logs.indices import labels_of
+from counterplay.logs.decisions.checks import sound
+from counterplay.logs.decisions.columns import Column
+from counterplay.logs.decisions.indices import labels_of
 from counterplay.logs.relations import decisions_of
-from counterplay.logs.sources import Source, literal
+from counterplay.logs.sources.source import Source, literal
 
 # What must be equal for a row to count as known; the text and features of contexts have a check of their own.
 _COMPARED = (
@@ -61,6 +62,21 @@ class Place:
         """SQL: the position of a row."""
         new = f"{ordinal} + {self.first_position - self.first_row}"
         return _position(self.segments, ordinal, new) if self.segments else new
+
+
+def same_file(
+    connection: duckdb.DuckDBPyConnection, log: str, sha256: str, mapping: Mapping[str, str]
+) -> tuple[int, int] | None:
+    """The rows and the stream of a file without ids that the log has whole, and read in the same way; else None.
+
+    Decisions without ids are never replaced, so nothing needs to be compared.
+    """
+    found = connection.execute(
+        """SELECT rows_read, stream FROM sources WHERE log = ? AND sha256 = ? AND CAST(mapping AS VARCHAR) = ?
+           AND stream IS NOT NULL AND rows_quarantined = 0 LIMIT 1""",
+        [log, sha256, json.dumps(mapping)],
+    ).fetchall()
+    return found[0] if found else None
 
 
 def find_known(

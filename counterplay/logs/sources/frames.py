@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from counterplay.errors import ColumnError, InputError
-from counterplay.logs.sources import FRAME, Source, unreadable
+from counterplay.logs.sources.source import FRAME, Source, unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,13 +15,16 @@ from typing import Any
 import duckdb
 
 from counterplay.errors import CounterplayError, FileError, InputError
-from counterplay.logs import full_checks, full_insert, quarantine
-from counterplay.logs.full_checks import KNOWN, SOUND
-from counterplay.logs.full_plan import Plan
+from counterplay.logs.decisions import quarantine
+from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.full import checks as full_checks
+from counterplay.logs.full import insert as full_insert
+from counterplay.logs.full.checks import KNOWN, SOUND
+from counterplay.logs.full.plan import Plan
 from counterplay.logs.progress import Progress, watched
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import Source, clear, reading_errors, rejected
-from counterplay.logs.table import ImportReport
+from counterplay.logs.sources.source import Source, reading_errors
+from counterplay.logs.sources.text import clear, rejected
 from counterplay.logs.workspace import borrowed
 
 _TEMPORARY = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import duckdb
 
-from counterplay.logs.full_checks import KNOWN, SOUND
-from counterplay.logs.full_plan import MEASURES, Plan
-from counterplay.logs.sources import Source
+from counterplay.logs.full.checks import KNOWN, SOUND
+from counterplay.logs.full.plan import MEASURES, Plan
+from counterplay.logs.sources.source import Source
 
 
 def add_actions(connection: duckdb.DuckDBPyConnection, log: str, plan: Plan) -> None:

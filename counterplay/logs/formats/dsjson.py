@@ -13,14 +13,23 @@ from pathlib import Path
 import duckdb
 
 from counterplay.errors import FileError, InputError
-from counterplay.logs import lines
-from counterplay.logs.dsjson_events import ACTIONS, EVENTS, LISTS, drop_events, first_row, name_actions, read_events
-from counterplay.logs.files import existing_file
-from counterplay.logs.indices import is_numbered
+from counterplay.logs.decisions.indices import is_numbered
+from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.decisions.table import import_source
+from counterplay.logs.formats.dsjson_events import (
+    ACTIONS,
+    EVENTS,
+    LISTS,
+    drop_events,
+    first_row,
+    name_actions,
+    read_events,
+)
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import Source, file_hash, literal, open_binary, reading_errors
-from counterplay.logs.table import ImportReport, import_source
+from counterplay.logs.sources import lines
+from counterplay.logs.sources.files import existing_file, file_hash, open_binary
+from counterplay.logs.sources.source import Source, literal, reading_errors
 from counterplay.logs.workspace import borrowed
 
 _SKIPPED = "coalesce(_skipLearn, 'false') NOT IN ('false', '0')"

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from counterplay.logs.columns import Column
-from counterplay.logs.sources import Source
-from counterplay.logs.typed import label_text, number_list
+from counterplay.logs.decisions.columns import Column
+from counterplay.logs.decisions.typed import label_text, number_list
+from counterplay.logs.sources.source import Source
 
 # What an entry says of a context and an action: columns of the table `outcomes`.
 MEASURES = ("reward", "cost", "seconds", "input_tokens", "output_tokens")

@@ -10,7 +10,8 @@ from pathlib import Path
 import duckdb
 
 from counterplay.errors import FileError
-from counterplay.logs.sources import Source, file_hash, literal, one_file, quote, reading_errors
+from counterplay.logs.sources.files import file_hash, one_file
+from counterplay.logs.sources.source import Source, literal, quote, reading_errors
 
 
 def parquet_paths(place: Path) -> list[Path]:

@@ -9,9 +9,10 @@ import duckdb
 import numpy as np
 
 from counterplay.errors import ColumnError, InputError, nearest
+from counterplay.logs.decisions.typed import label_text, number_list
 from counterplay.logs.log import Singles
-from counterplay.logs.sources import clear, open_source
-from counterplay.logs.typed import label_text, number_list
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.text import clear
 
 _LABELS = ("label", "action", "action_id", "item_id", "arm", "name")
 

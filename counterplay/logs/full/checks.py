@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import duckdb
 
-from counterplay.logs.full_plan import MEASURES, Plan, body
+from counterplay.logs.full.plan import MEASURES, Plan, body
 
 KNOWN = "counterplay_known"
 SOUND = "(SELECT * FROM incoming WHERE ordinal NOT IN (SELECT ordinal FROM rejected))"

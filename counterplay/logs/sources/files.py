@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import glob
+import gzip
 import hashlib
 import os
 from pathlib import Path
+from typing import IO, cast
 
 from counterplay.errors import FileError
+from counterplay.logs.sources.source import literal
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
@@ -27,7 +31,23 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     return place
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hex characters."""
-    with path.open("rb") as file:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes. Errors: `FileError` when it is empty."""
+    with existing_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def one_file(path: Path) -> str:
+    """A path as an SQL literal that means this one file, whatever brackets and stars its name holds."""
+    return literal(glob.escape(str(path)))
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """The bytes of a file, decompressed."""
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def refuse_utf16(path: Path) -> None:
+    with open_binary(path) as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise FileError(f"{path} is in UTF-16. Save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8.")

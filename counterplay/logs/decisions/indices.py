@@ -6,7 +6,7 @@ import dataclasses
 
 import duckdb
 
-from counterplay.logs.sources import literal
+from counterplay.logs.sources.source import literal
 
 _IMPORT = "import"
 # A table of indices by whole number is made up to this width; beyond it numbers go the way of texts.

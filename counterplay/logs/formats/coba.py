@@ -15,12 +15,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from counterplay.errors import InputError
-from counterplay.logs.files import existing_file
+from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.decisions.table import import_source
 from counterplay.logs.outputs import canonical_json
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import Source, open_binary, open_source
-from counterplay.logs.table import ImportReport, import_source
+from counterplay.logs.sources.files import existing_file, open_binary
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.source import Source
 
 if TYPE_CHECKING:
     import duckdb

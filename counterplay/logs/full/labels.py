@@ -8,13 +8,14 @@ from typing import Any
 import duckdb
 
 from counterplay.errors import ColumnError, InputError, nearest
-from counterplay.logs.columns import Mapped, resolve
-from counterplay.logs.full import FullReport, import_full
-from counterplay.logs.full_plan import Plan, context_columns, counted_id, reasons_of
+from counterplay.logs.decisions.columns import Mapped, resolve
+from counterplay.logs.decisions.typed import label_text
+from counterplay.logs.full.plan import Plan, context_columns, counted_id, reasons_of
+from counterplay.logs.full.run import FullReport, import_full
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import Source, literal, open_source, reading_errors
-from counterplay.logs.typed import label_text
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.source import Source, literal, reading_errors
 
 WORDS: dict[str, tuple[str, ...]] = {
     "context_id": ("context_id", "text_id", "example_id", "id", "uid"),

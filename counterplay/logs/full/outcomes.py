@@ -8,15 +8,16 @@ from typing import Any
 import duckdb
 
 from counterplay.errors import InputError, nearest
-from counterplay.logs.columns import Mapped
-from counterplay.logs.full import FullReport, import_full
-from counterplay.logs.full_plan import MEASURES, Plan, context_columns, counted_id, reasons_of
-from counterplay.logs.measures import number, reason, shown, stored
-from counterplay.logs.outcome_columns import Layout, Models, recognise
+from counterplay.logs.decisions.columns import Mapped
+from counterplay.logs.decisions.typed import label_text
+from counterplay.logs.full.measures import number, reason, shown, stored
+from counterplay.logs.full.models import Layout, Models, recognise
+from counterplay.logs.full.plan import MEASURES, Plan, context_columns, counted_id, reasons_of
+from counterplay.logs.full.run import FullReport, import_full
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import Source, literal, open_source, reading_errors
-from counterplay.logs.typed import label_text
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.source import Source, literal, reading_errors
 
 _MAY_BE_UNKNOWN = ("cost", "seconds", "input_tokens", "output_tokens")
 

@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from counterplay.errors import InputError
-from counterplay.logs.files import existing_file
+from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.decisions.table import import_source
+from counterplay.logs.formats.obp_feedback import Feedback, Rounds, load_feedback, read_feedback
 from counterplay.logs.log import Floats, Log, Longs, Singles
-from counterplay.logs.obp_feedback import Feedback, Rounds, load_feedback, read_feedback
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import Source, file_hash, open_source
-from counterplay.logs.table import ImportReport, import_source
+from counterplay.logs.sources.files import existing_file, file_hash
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.source import Source
 
 if TYPE_CHECKING:
     import duckdb

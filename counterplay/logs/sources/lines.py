@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from counterplay.logs.extent import csv_records
 from counterplay.logs.log import Longs
+from counterplay.logs.sources.extent import csv_records
 
 if TYPE_CHECKING:
     import duckdb

@@ -14,10 +14,10 @@ from typing import TypeAlias
 import duckdb
 
 from counterplay.errors import ColumnError, InputError, nearest
-from counterplay.logs.columns import Column, Mapped, resolve
-from counterplay.logs.full_plan import MEASURES
-from counterplay.logs.measures import number
-from counterplay.logs.sources import Source
+from counterplay.logs.decisions.columns import Column, Mapped, resolve
+from counterplay.logs.full.measures import number
+from counterplay.logs.full.plan import MEASURES
+from counterplay.logs.sources.source import Source
 
 Models: TypeAlias = Sequence[str] | Mapping[str, str]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import duckdb
 import numpy as np
 
-from counterplay.logs.lines import Places
-from counterplay.logs.sources import Source, literal, rejected
+from counterplay.logs.sources.lines import Places
+from counterplay.logs.sources.source import Source, literal
+from counterplay.logs.sources.text import rejected
 
 _LINES, _RAW, _ENTRIES = "counterplay_lines", "counterplay_raw", "counterplay_entries"
 

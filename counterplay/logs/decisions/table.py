@@ -16,48 +16,22 @@ from typing import Any
 import duckdb
 
 from counterplay.errors import ColumnError, CounterplayError, FileError, InputError
-from counterplay.logs import checks, indices, known, quarantine
-from counterplay.logs.action_table import ActionTable, add_actions, read_action_table
 from counterplay.logs.attachments import AttachedFile, attached_files, describe
-from counterplay.logs.columns import Column, Mapped, resolve
-from counterplay.logs.insert import attach_rows, insert_rows
-from counterplay.logs.parquet import parquet_files, parquet_paths
+from counterplay.logs.decisions import checks, indices, known, quarantine
+from counterplay.logs.decisions.action_table import ActionTable, add_actions, read_action_table
+from counterplay.logs.decisions.columns import Column, Mapped, resolve
+from counterplay.logs.decisions.insert import attach_rows, insert_rows
+from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.decisions.typed import incoming_query, labels_are_integers
 from counterplay.logs.progress import Progress, watched
 from counterplay.logs.reading import Place
-from counterplay.logs.sources import (
-    Source,
-    clear,
-    open_source,
-    reading_errors,
-    rejected,
-)
-from counterplay.logs.typed import incoming_query, labels_are_integers
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.parquet import parquet_files, parquet_paths
+from counterplay.logs.sources.source import Source, reading_errors
+from counterplay.logs.sources.text import clear, rejected
 from counterplay.logs.workspace import borrowed
 
 _TEMPORARY = ("rejected", "known", "replaced", "met", "allowed", "counterplay_entries")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImportReport:
-    """What an import did. `rows_read` = `rows_kept` + `rows_quarantined` + `rows_known`.
-
-    `mapping`: our word to the file's column; `ignored`: columns that are none of our words; `reasons`: quarantined rows
-    by the first thing that was wrong with them. `rows_replaced`: those of the kept rows that took the place of a known
-    one with the same id.
-    """
-
-    log: str
-    source: str
-    sha256: str
-    regime: str
-    rows_read: int
-    rows_kept: int
-    rows_quarantined: int
-    rows_known: int
-    reasons: dict[str, int]
-    mapping: dict[str, str]
-    ignored: tuple[str, ...]
-    rows_replaced: int = 0
 
 
 def import_decisions(
@@ -162,33 +136,80 @@ def import_source(
                 mapping = resolve(source.types, columns, required=("action", "reward"))
                 found = _regime(connection, log, regime, "propensity" in mapping)
                 _refuse_mixture(connection, log, files is not None)
+                task = _Task(
+                    log=log,
+                    source=source,
+                    mapping=mapping,
+                    regime=found,
+                    table=table,
+                    description=description,
+                    overwrite=overwrite,
+                    as_new=as_new,
+                    files=files,
+                )
                 with reading_errors(source.name):
-                    rows = _stage(connection, source, mapping)
-                    stage("checking")
-                    _judge(connection, log, mapping, table)
-                    place = known.find_known(
-                        connection,
-                        log,
-                        source,
-                        mapping=mapping,
-                        integers=labels_are_integers(source, mapping),
-                        overwrite=overwrite,
-                        as_new=as_new,
-                    )
-                    stage("writing")
-                    _open_log(connection, log, found, description)
-                    if table is not None:
-                        add_actions(connection, log, table)
-                    if files is None:
-                        kept = insert_rows(connection, log, mapping, labels_are_integers(source, mapping), place)
-                    else:
-                        kept = attach_rows(connection, log, mapping, files)
-                    broken, reasons = quarantine.store(connection, log, source)
-                report = _report(connection, log, source, found, mapping, (rows + broken, kept), reasons)
-                _sign(connection, report, place)
-                return report
+                    return _same_again(connection, task) or _import(connection, task, stage)
         finally:
             _tidy(opened.connection)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What is to be brought into which log, and how."""
+
+    log: str
+    source: Source
+    mapping: Mapping[str, Column]
+    regime: str
+    table: ActionTable | None
+    description: str | None
+    overwrite: bool
+    as_new: bool
+    files: list[AttachedFile] | None
+
+
+def _same_again(connection: duckdb.DuckDBPyConnection, task: _Task) -> ImportReport | None:
+    """The report on a file without ids that was imported as it is and whole: nothing of it needs to be read again."""
+    if task.table is not None or task.files is not None or "decision_id" in task.mapping:
+        return None
+    found = known.same_file(connection, task.log, task.source.sha256, _described(task.mapping))
+    if found is None:
+        return None
+    rows, stream = found
+    report = _report(task, {"rows_read": rows, "rows_kept": 0, "rows_known": rows, "rows_replaced": 0}, {})
+    _sign(connection, report, known.Place(stream=stream, segments=(), first_row=rows + 1, first_position=0))
+    return report
+
+
+def _import(connection: duckdb.DuckDBPyConnection, task: _Task, stage: Callable[[str], None]) -> ImportReport:
+    log, mapping, integers = task.log, task.mapping, labels_are_integers(task.source, task.mapping)
+    rows = _stage(connection, task.source, mapping)
+    stage("checking")
+    _judge(connection, log, mapping, task.table)
+    place = known.find_known(
+        connection,
+        log,
+        task.source,
+        mapping=mapping,
+        integers=integers,
+        overwrite=task.overwrite,
+        as_new=task.as_new,
+    )
+    stage("writing")
+    _open_log(connection, log, task.regime, task.description)
+    if task.table is not None:
+        add_actions(connection, log, task.table)
+    if task.files is None:
+        kept = insert_rows(connection, log, mapping, integers, place)
+    else:
+        kept = attach_rows(connection, log, mapping, task.files)
+    broken, reasons = quarantine.store(connection, log, task.source)
+    counts = {"rows_read": rows + broken, "rows_kept": kept}
+    for name in ("known", "replaced"):
+        counts[f"rows_{name}"] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+    report = _report(task, counts, reasons)
+    _sign(connection, report, place)
+    return report
 
 
 def _open_log(connection: duckdb.DuckDBPyConnection, log: str, regime: str, description: str | None) -> None:
@@ -255,38 +276,28 @@ def _refuse_mixture(connection: duckdb.DuckDBPyConnection, log: str, attaching: 
         )
 
 
-def _report(
-    connection: duckdb.DuckDBPyConnection,
-    log: str,
-    source: Source,
-    regime: str,
-    mapping: Mapping[str, Column],
-    counts: tuple[int, int],
-    reasons: dict[str, int],
-) -> ImportReport:
-    read, kept = counts
-    met, replaced = (
-        connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in ("known", "replaced")
-    )
+def _report(task: _Task, counts: Mapping[str, int], reasons: dict[str, int]) -> ImportReport:
+    used = {name for column in task.mapping.values() for name in column.names}
     report = ImportReport(
-        log=log,
-        source=source.name,
-        sha256=source.sha256,
-        regime=regime,
-        rows_read=read,
-        rows_kept=kept,
+        log=task.log,
+        source=task.source.name,
+        sha256=task.source.sha256,
+        regime=task.regime,
         rows_quarantined=sum(reasons.values()),
-        rows_known=met,
-        rows_replaced=replaced,
         reasons=reasons,
-        mapping={word: str(column) for word, column in mapping.items()},
-        ignored=tuple(name for name in source.columns if not any(name in column.names for column in mapping.values())),
+        mapping=_described(task.mapping),
+        ignored=tuple(name for name in task.source.columns if name not in used),
+        **counts,
     )
     if report.rows_read != report.rows_kept + report.rows_quarantined + report.rows_known:
         raise CounterplayError(
-            f"The rows of {source.name} do not add up, so nothing was imported; please report this: {report}"
+            f"The rows of {report.source} do not add up, so nothing was imported; please report this: {report}"
         )
     return report
+
+
+def _described(mapping: Mapping[str, Column]) -> dict[str, str]:
+    return {word: str(column) for word, column in mapping.items()}
 
 
 def _sign(connection: duckdb.DuckDBPyConnection, report: ImportReport, place: known.Place) -> None:

@@ -1,0 +1,1 @@
+"""Logs in the formats of other tools; each becomes rows that `decisions` takes."""

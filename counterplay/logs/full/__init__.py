@@ -1,0 +1,1 @@
+"""Logs of full information: outcomes of every action, and labelled texts."""

@@ -1,0 +1,1 @@
+"""Where rows come from: files and frames, opened so that every row is numbered and none is lost."""
