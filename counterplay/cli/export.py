@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from counterplay.cli.screen import console, progress
+
 
 def export(workspace: Path, table: str, *, out: Path, log: str | None = None, overwrite: bool = False) -> None:
     """Write a table of a workspace to a Parquet file, which can be used, and imported again, without the workspace.
@@ -17,5 +19,6 @@ def export(workspace: Path, table: str, *, out: Path, log: str | None = None, ov
     """
     from counterplay.logs.export import export_table
 
-    rows = export_table(workspace, table, out, log=log, overwrite=overwrite)
+    with progress(console()) as tell:
+        rows = export_table(workspace, table, out, log=log, overwrite=overwrite, progress=tell)
     print(f"wrote {rows:,} rows of {table} to {out}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from counterplay.cli.screen import console, progress
+
 
 def forget(
     workspace: Path,
@@ -31,7 +33,8 @@ def forget(
     ids: list[str] = []
     for item in contexts:
         ids += read_context_ids(item) if Path(item).is_file() else [item]
-    report = forget_contexts(workspace, log, ids, keep_features=keep_features)
+    with progress(console()) as tell:
+        report = forget_contexts(workspace, log, ids, keep_features=keep_features, progress=tell)
     print(
         f"{report.contexts:,} contexts of log '{log}': {report.texts:,} texts and {report.features:,} vectors of "
         f"features erased, {report.quarantined:,} rejected rows emptied, {report.outputs:,} outputs and "

@@ -35,6 +35,7 @@ def import_table(
     log: str,
     map_: Map = None,
     actions: Path | None = None,
+    candidates: Path | None = None,
     overwrite: bool = False,
     as_new: bool = False,
 ) -> None:
@@ -47,6 +48,8 @@ def import_table(
         map_: columns whose names are not recognised, as `propensity=my_column`; `reward=-loss` turns a loss round.
         actions: a table of the actions that there are: label, perhaps text, and features (a list of numbers each) that
             bandits need. Rows with another action go into quarantine.
+        candidates: a table with a row for each action that a decision allowed: decision_id or context_id, action, and
+            perhaps its propensity; needed only if candidates are not a list in each row.
         overwrite: a row with a known decision id and other values takes the place of the old one; by default it goes
             into quarantine.
         as_new: a file without decision ids that has the name of an earlier one holds new decisions.
@@ -55,7 +58,15 @@ def import_table(
 
     with progress(console()) as tell:
         report = import_decisions(
-            path, into, log, columns=_pairs(map_), actions=actions, overwrite=overwrite, as_new=as_new, progress=tell
+            path,
+            into,
+            log,
+            columns=_pairs(map_),
+            actions=actions,
+            candidates=candidates,
+            overwrite=overwrite,
+            as_new=as_new,
+            progress=tell,
         )
     _tell(report)
 

@@ -12,6 +12,7 @@ import duckdb
 from counterplay.errors import FileError, InputError, nearest
 from counterplay.logs import schema
 from counterplay.logs.attachments import attached_files
+from counterplay.logs.progress import Progress, watched
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.relations import contexts_of, decisions_of
 from counterplay.logs.sources.source import literal
@@ -51,6 +52,7 @@ def export_table(
     *,
     log: str | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> int:
     """Write a table of a workspace to one Parquet file; the number of its rows.
 
@@ -58,7 +60,7 @@ def export_table(
     a file that is there; by default it is an error. Rows come in the order of their positions. In `decisions`,
     `outcomes` and `choices` the column `action` is the label and `action_index` the index, `candidates` are labels, and
     a decision has the text and features of its context: the words of an import. The file is written beside its place
-    and moved there whole.
+    and moved there whole. `progress(done, total, what)` is called now and then.
 
     Errors: `InputError` for an unknown table or log, or a log asked of a table that belongs to none; `FileError` when
     the file is there, or cannot be written; nothing is left behind then.
@@ -70,7 +72,9 @@ def export_table(
         connection = opened.connection
         _check_target(connection, target, opened.path, overwrite)
         query = _query(connection, table, _logs(connection, table, log))
-        return _write(connection, query, target, overwrite)
+        with watched(connection, progress) as stage:
+            stage("writing")
+            return _write(connection, query, target, overwrite)
 
 
 def _check_target(connection: duckdb.DuckDBPyConnection, target: Path, workspace: Path, overwrite: bool) -> None:

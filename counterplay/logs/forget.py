@@ -18,6 +18,7 @@ import duckdb
 from counterplay.errors import ColumnError, FileError, InputError, WorkspaceBusyError, WorkspaceError, nearest
 from counterplay.logs import traces
 from counterplay.logs.decisions.typed import label_text
+from counterplay.logs.progress import Progress, watched
 from counterplay.logs.reading import require_log
 from counterplay.logs.relations import contexts_of
 from counterplay.logs.sources.opening import open_source
@@ -58,14 +59,15 @@ def forget_contexts(
     *,
     keep_features: bool = False,
     wait: float = 30.0,
+    progress: Progress | None = None,
 ) -> ForgetReport:
     """Erase what the workspace at a path knows of some contexts of a log; their decisions and rewards stay.
 
     Texts become NULL. Features become zeros, since an embedding can give its text away; `keep_features` leaves them as
     they are. Rejected rows of these contexts keep their line and the kind of fault. Cached outputs that quote a text
     are removed, and all cached vectors, of which nobody can say what text they are of. Files that are attached are left
-    alone, and named. `wait`: seconds to wait for
-    another process that holds the file, which must not be open in this one either.
+    alone, and named. `wait`: seconds to wait for another process that holds the file, which must not be open in this
+    one either. `progress(done, total, what)` is called now and then.
 
     Errors: `InputError` for an unknown log, or no ids; `WorkspaceBusyError`; `FileError` when there is no workspace, or
     no room for a second one beside it. The workspace is then as it was.
@@ -79,8 +81,11 @@ def forget_contexts(
     with open_workspace(place, wait=wait) as opened:
         _require_alone(opened)
         require_log(opened.connection, log)
-        report = _mark(opened.connection, log, ids, keep_features)
-        _rewrite(opened, report, keep_features)
+        with watched(opened.connection, progress) as stage:
+            stage("looking for texts")
+            report = _mark(opened.connection, log, ids, keep_features)
+            stage("writing the file anew")
+            _rewrite(opened, report, keep_features)
     return report
 
 

@@ -114,6 +114,37 @@ def test_with_an_action_table_other_actions_are_unknown(bring: Bring, csv_file: 
     assert read_log(workspace, "l").action_labels == ["b", "unused", "a"]
 
 
+@pytest.mark.parametrize("key", ["decision_id", "context_id"])
+def test_candidates_may_stand_in_a_table_of_their_own(
+    bring: Bring, csv_file: Csv, workspace: Workspace, key: str
+) -> None:
+    rows = csv_file(f"{HEADER},context_id", "1,b,0.5,1,u", "2,a,0.9,0,v", "3,a,0.5,0,w", "4,c,0.5,0,x")
+    name = {"decision_id": "1 2 4", "context_id": "u v x"}[key].split()
+    allowed = csv_file(f"{key},item_id,pscore", f"{name[0]},a,0.5", f"{name[0]},b,0.5", f"{name[1]},c,0.1",
+                       f"{name[1]},a,0.9", f"{name[2]},a,1", name="allowed.csv")  # fmt: skip
+    assert bring(rows, candidates=allowed).rows_kept == 2
+    assert reasons(workspace) == [
+        (4, "candidates are missing"),
+        (5, "action is not among the candidates: c"),
+    ]
+    log = read_log(workspace, "l")
+    assert log.candidates is not None
+    assert [[log.action_labels[i] for i in row] for row in log.candidates] == [["a", "b"], ["c", "a"]]
+    held = workspace.connection.execute("SELECT candidate_propensities FROM decisions ORDER BY position").fetchall()
+    assert held == [([0.5, 0.5],), ([0.1, 0.9],)]
+    assert bring(rows, candidates=allowed).rows_known == 2
+
+
+def test_a_table_of_candidates_that_does_not_fit_is_refused(bring: Bring, csv_file: Csv) -> None:
+    rows = csv_file("action,propensity,reward", "a,0.5,1")
+    with pytest.raises(ColumnError, match="neither decision nor context"):
+        bring(rows, candidates=pl.DataFrame({"action": ["a"]}))
+    with pytest.raises(ColumnError, match=r"goes by decision_id, which no column of log\.csv is"):
+        bring(rows, candidates=pl.DataFrame({"decision_id": ["1"], "action": ["a"]}))
+    with pytest.raises(InputError, match="an empty action for decision_id '1'"):
+        bring(csv_file(HEADER, GOOD), candidates=pl.DataFrame({"decision_id": ["1"], "action": [None]}))
+
+
 def test_an_action_table_brings_texts_and_features(bring: Bring, csv_file: Csv, workspace: Workspace) -> None:
     table = pl.DataFrame({"label": ["b", "a"], "text": ["bee", "ay"], "features": [[1.0, 2.0], [3.0, 4.0]]})
     bring(csv_file(HEADER, GOOD), actions=table)

@@ -19,6 +19,7 @@ from counterplay.errors import ColumnError, CounterplayError, FileError, InputEr
 from counterplay.logs.attachments import AttachedFile, attached_files, describe
 from counterplay.logs.decisions import checks, indices, known, quarantine
 from counterplay.logs.decisions.action_table import ActionTable, add_actions, read_action_table
+from counterplay.logs.decisions.candidate_table import CANDIDATES, read_candidate_table, with_candidates
 from counterplay.logs.decisions.columns import Column, Mapped, resolve
 from counterplay.logs.decisions.insert import attach_rows, insert_rows
 from counterplay.logs.decisions.report import ImportReport
@@ -31,7 +32,7 @@ from counterplay.logs.sources.source import Source, reading_errors
 from counterplay.logs.sources.text import clear, rejected
 from counterplay.logs.workspace import borrowed
 
-_TEMPORARY = ("rejected", "known", "replaced", "met", "allowed", "counterplay_entries")
+_TEMPORARY = (CANDIDATES, "rejected", "known", "replaced", "met", "allowed", "counterplay_entries")
 
 
 def import_decisions(
@@ -42,6 +43,7 @@ def import_decisions(
     columns: Mapped | None = None,
     regime: str | None = None,
     actions: Any = None,
+    candidates: Any = None,
     description: str | None = None,
     overwrite: bool = False,
     as_new: bool = False,
@@ -53,7 +55,8 @@ def import_decisions(
     folder or pattern of Parquet files, or a polars, pandas or Arrow frame. `columns`: our word to the file's column,
     see `columns.resolve`. `regime`: 'propensity' or 'observed'; by default the first when there is a column of
     propensities. `actions`: the action table (list of labels, path or frame); with it, other actions are quarantined.
-    Bad rows go to the quarantine, with line and reason.
+    `candidates`: a table (path or frame) with a row for each allowed action of a decision, if they are not lists in the
+    rows, see `read_candidate_table`. Bad rows go to the quarantine, with line and reason.
 
     Rows that the log has already add nothing. A known id with other values is quarantined, or with `overwrite` takes
     the place of the old row. Rows without ids are known by their place in a file that begins with the same rows;
@@ -68,6 +71,7 @@ def import_decisions(
         columns=columns,
         regime=regime,
         actions=actions,
+        candidates=candidates,
         description=description,
         overwrite=overwrite,
         as_new=as_new,
@@ -115,6 +119,7 @@ def import_source(
     columns: Mapped | None = None,
     regime: str | None = None,
     actions: Any = None,
+    candidates: Any = None,
     description: str | None = None,
     overwrite: bool = False,
     as_new: bool = False,
@@ -132,7 +137,10 @@ def import_source(
             with opened.transaction() as connection, watched(connection, progress) as stage:
                 stage("reading")
                 table = None if actions is None else read_action_table(connection, actions)
+                listed = None if candidates is None else read_candidate_table(connection, candidates)
                 source = opener(connection)
+                if listed is not None:
+                    source, columns = with_candidates(source, columns, *listed)
                 mapping = resolve(source.types, columns, required=("action", "reward"))
                 found = _regime(connection, log, regime, "propensity" in mapping)
                 _refuse_mixture(connection, log, files is not None)
@@ -170,7 +178,9 @@ class _Task:
 
 def _same_again(connection: duckdb.DuckDBPyConnection, task: _Task) -> ImportReport | None:
     """The report on a file without ids that was imported as it is and whole: nothing of it needs to be read again."""
-    if task.table is not None or task.files is not None or "decision_id" in task.mapping:
+    # Other actions or candidates may have been given then.
+    beside = task.table is not None or "candidates" in task.mapping
+    if beside or task.files is not None or "decision_id" in task.mapping:
         return None
     found = known.same_file(connection, task.log, task.source.sha256, _described(task.mapping))
     if found is None:
