@@ -39,11 +39,19 @@ def on_rows(rows: Rows, decisions: int) -> list[Finding]:
         return found
     part = rows.quarantined / max(1, rows.read)
     level: Level = "unreliable" if part > t.VERY_BAD_ROWS else "caution" if part > t.BAD_ROWS else "ok"
-    why = rows.reasons[0][0] if rows.reasons else "no reason is stored"
-    said = f"{count(rows.quarantined, 'row')} of {rows.read:,} ({share(part)}) went into quarantine, most because {why}"
+    said = f"{count(rows.quarantined, 'row')} of {rows.read:,} ({share(part)}) went into quarantine{_why(rows)}"
     hint = _unit_hint(rows, part)
     found.append(finding_of("quarantine", level, f"{said}{hint}.", rows=rows.quarantined, share=part))
     return found
+
+
+def _why(rows: Rows) -> str:
+    if not rows.reasons:
+        return ", no reason is stored"
+    (reason, number), *others = rows.reasons
+    if not others:
+        return f" because {reason}"
+    return f", most because {reason}" if 2 * number > rows.quarantined else f" for {len(rows.reasons)} reasons"
 
 
 def _unit_hint(rows: Rows, part: float) -> str:
