@@ -85,10 +85,14 @@ class MissingExtraError(CounterplayError):
     """An optional dependency is not installed."""
 
 
+_LISTED = 40
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that proposes the nearest known name, or lists them all: for the end of a message."""
+    """A sentence that proposes the nearest known name, or lists the first of them: for the end of a message."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean '{close[0]}'?"
-    return f"Known: {', '.join(names)}." if names else "None are known."
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return f"Known: {', '.join(names[:_LISTED])}{more}." if names else "None are known."

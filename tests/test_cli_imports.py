@@ -163,3 +163,17 @@ def test_parquet_is_attached_where_it_lies(run: Run) -> None:
 def test_a_pair_without_a_column_is_refused(run: Run) -> None:
     code, said = run("import", "table", *write_table(), "--into", "desk.duckdb", "--log", "l", "--map", "reward")
     assert (code, "A pair is word=column" in said) == (2, True)
+
+
+def test_a_word_can_be_left_out_but_not_mapped_twice(run: Run) -> None:
+    words = ["import", "table", *write_table(), "--into", "desk.duckdb", "--log", "l", "--map"]
+    assert "Regime of log 'l': observed" in run(*words, "propensity=")[1]
+    code, said = run(*words, "reward=reward", "reward=pscore")
+    assert (code, "mapped twice" in said) == (2, True)
+
+
+def test_messages_name_the_options_of_the_command_line(run: Run) -> None:
+    Path("odd.csv").write_text("choice,won\na,1\n")
+    _, said = run("import", "table", "odd.csv", "--into", "desk.duckdb", "--log", "l")
+    assert "Say which with --map action=..." in said
+    assert not Path("desk.duckdb").exists()

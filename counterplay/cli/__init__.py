@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from counterplay.cli.check import check
 from counterplay.cli.export import export
 from counterplay.cli.forget import forget
 from counterplay.cli.imports import attach, import_app
-from counterplay.cli.screen import console, progress, show, wrote
+from counterplay.cli.screen import as_options, console, progress, show, wrote
 from counterplay.cli.store import logs
 from counterplay.errors import CounterplayError
 
@@ -26,6 +27,8 @@ A workspace is one DuckDB file that holds logs of decisions, the outputs of lang
 
 `counterplay demo` does all of it on 36,343 clinical descriptions, without a network or a GPU.
 """
+
+_BROKEN_PIPE = 141  # 128 and the number of SIGPIPE, as a shell says it
 
 # Ctrl-C is answered by `main`.
 app = App(
@@ -77,12 +80,13 @@ def run(
     terminal = console()
     with progress(terminal) as tell:
         results = run_experiment(settings, workspace=workspace, workers=workers, progress=tell)
-    show(terminal, [results])
-    place = workspace or settings.workspace
+    place, files = workspace or settings.workspace, []
     if out is not None and place is not None:
         from counterplay.reports import write_report
 
-        wrote(terminal, write_report(place, out, experiments=[results["experiment"]]))
+        files = write_report(place, out, experiments=[results["experiment"]])
+    show(terminal, [results])
+    wrote(terminal, files)
 
 
 @app.command
@@ -137,8 +141,12 @@ def main(words: list[str] | None = None) -> None:
     try:
         app(words)
     except CounterplayError as error:
-        print(f"counterplay: {error}", file=sys.stderr)
+        print(f"counterplay: {as_options(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        # Whoever read the output has had enough; nothing more can be printed, not even by Python at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(_BROKEN_PIPE) from None
     except (KeyboardInterrupt, RuntimeError) as error:
         from counterplay.logs.troubles import interrupted
 

@@ -36,12 +36,13 @@ def check(
     terminal = console()
     if as_json:
         health = check_log(workspace, log, policy=policy)
+        if out is not None:
+            write_health(health, out)
         print(health_json(health), end="")
     else:
         with progress(terminal) as tell:
             health = check_log(workspace, log, policy=policy, progress=tell)
+        files = write_health(health, out) if out is not None else []
         print_health(health, terminal)
-    files = write_health(health, out) if out is not None else []
-    if not as_json:
         wrote(terminal, files)
     raise SystemExit(health.exit_code)

@@ -38,6 +38,7 @@ def import_table(
     candidates: Path | None = None,
     overwrite: bool = False,
     as_new: bool = False,
+    regime: str | None = None,
 ) -> None:
     """A table of logged decisions, one a row.
 
@@ -52,7 +53,8 @@ def import_table(
             perhaps its propensity; needed only if candidates are not a list in each row.
         overwrite: a row with a known decision id and other values takes the place of the old one; by default it goes
             into quarantine.
-        as_new: a file without decision ids that has the name of an earlier one holds new decisions.
+        as_new: a file without decision ids holds new decisions only; no row of it is taken for a known one.
+        regime: `propensity` or `observed`; default: the first if there is a column of propensities.
     """
     from counterplay.logs import import_decisions
 
@@ -64,6 +66,7 @@ def import_table(
             columns=_pairs(map_),
             actions=actions,
             candidates=candidates,
+            regime=regime,
             overwrite=overwrite,
             as_new=as_new,
             progress=tell,
@@ -281,11 +284,15 @@ def attach(path: Path, *, into: Path, log: str, map_: Map = None, actions: Path 
 
 
 def _pairs(items: list[str] | None) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for item in items or []:
         word, sign, column = item.partition("=")
-        if not (word and sign and column):
-            raise InputError(f"A pair is word=column, such as propensity=pscore, not '{item}'.")
+        if not (word and sign):
+            raise InputError(
+                f"A pair is word=column, such as propensity=pscore, or propensity= to leave it out, not '{item}'."
+            )
+        if word in pairs:
+            raise InputError(f"'{word}' is mapped twice, to '{pairs[word]}' and to '{column}'. Choose one.")
         pairs[word] = column
     return pairs
 

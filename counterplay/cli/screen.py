@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,19 @@ def show(console: Console, results: list[dict[str, Any]]) -> None:
 def wrote(console: Console, files: list[Path]) -> None:
     for file in files:
         console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def as_options(message: str) -> str:
+    """A message of the library with its arguments as the options of the command line."""
+
+    def pairs(match: re.Match[str]) -> str:
+        return "--map " + " ".join(f"{word}={column}" for word, column in re.findall(r"'(\w+)': '([^']*)'", match[1]))
+
+    message = re.sub(r"columns=\{([^{}]*)\}", pairs, message)
+    message = re.sub(
+        r"models=\[([^\]]*)\]", lambda match: "--models " + " ".join(re.findall(r"'([^']*)'", match[1])), message
+    )
+    return re.sub(r"\b(shape|regime)='(\w+)'", r"--\1 \2", message)
 
 
 @contextmanager

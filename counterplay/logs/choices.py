@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 
-from counterplay.errors import ColumnError, FileError, InputError, nearest
+from counterplay.errors import FileError, InputError, nearest
+from counterplay.logs.decisions.columns import SYNONYMS, resolve
+from counterplay.logs.decisions.typed import label_text
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.relations import contexts_of
-from counterplay.logs.sources.source import literal
+from counterplay.logs.sources.opening import open_source
+from counterplay.logs.sources.source import literal, reading_errors
+from counterplay.logs.sources.text import clear, rejected
 from counterplay.logs.workspace import Workspace, borrowed
 from counterplay.logs.writing import write_choices
 
@@ -19,46 +23,42 @@ if TYPE_CHECKING:
     import polars as pl
 
 _ROUNDING = 1e-6
+_WORDS = {word: SYNONYMS[word] for word in ("context_id", "action", "propensity")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChoicesReport:
     """What an import of choices did: in how many contexts of the log the policy has a choice, in how many it has none
-    (`misses`), and how many contexts of the source the log does not have (`unknown`, left out).
+    (`misses`), how many contexts of the source the log does not have (`unknown`, left out), and which columns of the
+    source are none of ours (`ignored`).
     """
 
     policy: str
     contexts: int
     misses: int
     unknown: int
+    ignored: tuple[str, ...]
 
 
 def import_choices(source: Any, workspace: Place, log: str, policy: str) -> ChoicesReport:
     """Store a policy's probabilities for contexts of a log, instead of what was stored for it before.
 
-    `source`: a path (.parquet, .csv, .jsonl) or a polars, pandas or Arrow frame with the columns `context_id`, `action`
-    (the label) and, unless the policy is deterministic, `probability`. The probabilities of a context must sum to 1.
-    Contexts of the log that are not in the source are misses; experiments say what to do there. Contexts that the log
-    does not have, such as those of quarantined rows, are left out.
+    `source`: whatever `import_decisions` takes, with the columns `context_id`, `action` (the label) and, unless the
+    policy is deterministic, `probability`, under these names or others of the field. The probabilities of a context
+    must sum to 1. Contexts of the log that are not in the source are misses; experiments say what to do there. Contexts
+    that the log does not have, such as those of quarantined rows, are left out.
 
     Errors: `FileError`, `ColumnError`, `InputError` (also when the log has none of the contexts); the workspace is then
     as it was.
     """
     import polars as pl
 
-    table = _table(source)
-    lacking = [name for name in ("context_id", "action") if name not in table.columns]
-    if lacking:
-        raise ColumnError(f"the column '{lacking[0]}' is missing. {nearest(lacking[0], table.columns)}")
-    if "probability" not in table.columns:
-        table = table.with_columns(pl.lit(1.0).alias("probability"))
-    rows = table.select(
-        pl.col("context_id").cast(pl.String), pl.col("action").cast(pl.String),
-        pl.col("probability").cast(pl.Float64, strict=False),
-    )  # fmt: skip
-    _check(rows)
+    if not policy:
+        raise InputError("A policy needs a name.")
     with borrowed(workspace, read_only=False) as opened:
         require_log(opened.connection, log)
+        rows, ignored = _rows(opened.connection, source)
+        _check(rows)
         contexts = _index(opened, f"SELECT context_id FROM {contexts_of(opened.connection, log)} ORDER BY position")
         actions = _index(opened, f"SELECT label FROM actions WHERE log = {literal(log)} ORDER BY action")
         known = rows.filter(pl.col("context_id").is_in(list(contexts)))
@@ -76,29 +76,31 @@ def import_choices(source: Any, workspace: Place, log: str, policy: str) -> Choi
         contexts=chosen_for,
         misses=len(contexts) - chosen_for,
         unknown=rows["context_id"].n_unique() - chosen_for,
+        ignored=ignored,
     )
 
 
-def _table(source: Any) -> pl.DataFrame:
+def _rows(connection: duckdb.DuckDBPyConnection, source: Any) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The columns context_id, action and probability of a source, and the names of those that are none of these."""
     import polars as pl
 
-    if isinstance(source, pl.DataFrame):
-        return source
-    if not isinstance(source, (str, Path)):
-        return pl.DataFrame(source)
-    readers: dict[str, Any] = {
-        ".parquet": pl.read_parquet,
-        ".csv": lambda path: pl.read_csv(path, infer_schema=False),
-        ".jsonl": pl.read_ndjson,
-    }
-    path = Path(source)
-    if path.suffix not in readers:
-        raise FileError(f"{path} is of no known kind. Known: {', '.join(readers)}.")
+    opened = open_source(connection, source)
     try:
-        table: pl.DataFrame = readers[path.suffix](path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise FileError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    return table
+        mapping = resolve(opened.types, None, required=("context_id", "action"), synonyms=_WORDS)
+        values = {word: opened.columns[column.names[0]] for word, column in mapping.items()}
+        chance = f"TRY_CAST({values['propensity'][0]} AS DOUBLE)" if "propensity" in values else "CAST(1 AS DOUBLE)"
+        with reading_errors(opened.name):
+            query = f"""SELECT {label_text(*values["context_id"])} AS context_id,
+                {label_text(*values["action"])} AS action, {chance} AS probability
+                FROM {opened.scan} ORDER BY ordinal"""
+            frame = pl.from_arrow(connection.sql(query).to_arrow_table())
+        for line, _, reason in rejected(connection)[:1]:
+            raise FileError(f"line {line} of {opened.name} cannot be read ({reason}). Mend it, or take it out.")
+    finally:
+        clear(connection)
+    assert isinstance(frame, pl.DataFrame)
+    used = {name for column in mapping.values() for name in column.names}
+    return frame, tuple(name for name in opened.columns if name not in used)
 
 
 def _check(rows: pl.DataFrame) -> None:
@@ -106,6 +108,10 @@ def _check(rows: pl.DataFrame) -> None:
 
     if rows.is_empty():
         raise FileError("there is no row in it.")
+    for word in ("context_id", "action"):
+        empty = rows[word].is_null().arg_true().to_list()
+        if empty:
+            raise InputError(f"row {empty[0] + 1} has no {word.removesuffix('_id')}. Fill it in, or take it out.")
     bad = rows.filter(~pl.col("probability").is_between(0, 1).fill_null(False) | pl.col("probability").is_nan())
     if not bad.is_empty():
         raise InputError(

@@ -132,8 +132,16 @@ def borrowed(workspace: Workspace | str | os.PathLike[str], *, read_only: bool =
     if isinstance(workspace, Workspace):
         yield workspace
         return
-    with open_workspace(workspace, read_only=read_only) as opened:
-        yield opened
+    fresh = not Path(workspace).exists()
+    try:
+        with open_workspace(workspace, read_only=read_only) as opened:
+            yield opened
+    except BaseException:
+        # What was made only to be written to, and was not, would look like a workspace that has lost its logs.
+        if fresh:
+            Path(workspace).unlink(missing_ok=True)
+            Path(f"{workspace}.wal").unlink(missing_ok=True)
+        raise
 
 
 def _check_place(place: Path, read_only: bool) -> None:
@@ -197,6 +205,10 @@ def _connect(place: Path, read_only: bool, deadline: float, wait: float) -> duck
         except duckdb.ConnectionException as error:
             return _join_writer(place, read_only, error)
         except duckdb.IOException as error:
+            if "Permission denied" in str(error):
+                raise FileError(
+                    f"{place} cannot be opened (permission denied). Ask for the right, or copy it."
+                ) from error
             if "lock" not in str(error):
                 _check_magic(place)
                 raise NotAWorkspaceError(damaged(place, error)) from error

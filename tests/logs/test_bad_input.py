@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterplay.errors import FileError, InputError
-from counterplay.logs import ImportReport, Workspace, list_logs, read_log, read_quarantine
+from counterplay.logs import ImportReport, Workspace, import_decisions, list_logs, read_log, read_quarantine
 from counterplay.logs.sources import extent
 from counterplay.logs.sources.extent import csv_extent, lines_extent
 
@@ -101,11 +101,12 @@ def test_mixed_types_in_a_column_are_judged_cell_by_cell(bring: Bring, file: Any
 def test_times_of_other_zones_and_forms_are_one_time_or_named(bring: Bring, file: Any, workspace: Workspace) -> None:
     same = ["2023-11-14T22:13:20Z", "2023-11-14 17:13:20-05:00", "1700000000", "2023-11-14 22:13:20 UTC",
             "2023-11-14 17:13:20 America/New_York", "2023-11-14T22:13:20"]  # fmt: skip
-    other = ["14/11/2023 22:13", "Nov 14, 2023", "infinity", "1e300"]
+    other = ["14/11/2023 22:13", "Nov 14, 2023", "infinity", "1e300", "3/4/26", "03-04-26", "26-04-03", "20260403",
+             "202604031015", "20260403101500", "2026040310", "46025", "1.5"]  # fmt: skip
     rows = [f"{i},a,0.5,1,{time!r}".replace("'", '"') for i, time in enumerate(same + other)]
     header = "decision_id,action,propensity,reward,timestamp\n"
     report = bring(file("times.csv", (header + "\n".join(rows)).encode()))
-    assert report.reasons == {"timestamp is not a time": 4}
+    assert report.reasons == {"timestamp is not a time": len(other)}
     times = workspace.connection.execute("SELECT DISTINCT epoch(timestamp) FROM decisions").fetchall()
     assert times == [(1_700_000_000,)]
 
@@ -119,6 +120,17 @@ def test_ids_and_labels_may_be_larger_than_any_integer(bring: Bring, file: Any, 
     frame = pl.DataFrame({"action": pl.Series([2**64 - 1, 1], dtype=pl.UInt64), "reward": [1, 2]})
     bring(frame, log="unsigned")
     assert read_log(workspace, "unsigned").action_labels == ["1", str(2**64 - 1)]
+
+
+def test_a_number_with_underscores_is_no_number(bring: Bring, file: Any, workspace: Workspace) -> None:
+    bring(file("underscores.csv", HEADER + b"1,a,1_0e-2,1,ok\n2,a,0.5,1_000,ok\n"))
+    assert reasons(workspace) == [(2, "propensity is not a number: 1_0e-2"), (3, "reward is not a number: 1_000")]
+
+
+def test_an_import_that_fails_leaves_no_workspace_that_was_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileError):
+        import_decisions(tmp_path / "none.csv", tmp_path / "new.duckdb", "l")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("label", [str, lambda i: 7 * i, lambda i: f"action {i}"])

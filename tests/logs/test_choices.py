@@ -75,6 +75,26 @@ def test_contexts_that_the_log_does_not_have_are_left_out_and_counted(desk: Work
     assert read_choices(desk, "march", "mine").actions[:, 0].tolist() == [1, -1, -1]
 
 
+def test_probabilities_are_found_under_the_names_of_the_field(desk: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text("Context_ID;item_id;pscore;note\nx;a;0.25;\nx;b;0.75;hm\n")
+    assert import_choices(path, desk, "march", "mine").ignored == ("note",)
+    assert read_choices(desk, "march", "mine").probabilities[0].tolist() == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(("row", "message"), [("x,", "row 2 has no action"), (",a", "row 2 has no context")])
+def test_a_row_without_a_context_or_an_action_is_refused(
+    desk: Workspace, tmp_path: Path, row: str, message: str
+) -> None:
+    path = tmp_path / "policy.csv"
+    path.write_text(f"context_id,action\ny,b\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        import_choices(path, desk, "march", "mine")
+    path.write_text("context_id,action\ny,b\nz,a,b\n")
+    with pytest.raises(FileError, match="line 3"):
+        import_choices(path, desk, "march", "mine")
+
+
 def test_a_misspelt_column_is_refused_with_the_nearest(desk: Workspace) -> None:
     with pytest.raises(ColumnError, match="Did you mean 'context'"):
         import_choices(POLICY.rename({"context_id": "context"}), desk, "march", "mine")

@@ -14,7 +14,15 @@ import polars as pl
 import pytest
 
 from counterplay.errors import InputError
-from counterplay.logs import DecisionArrays, Outcomes, Workspace, import_decisions, write_choices, write_log
+from counterplay.logs import (
+    DecisionArrays,
+    Outcomes,
+    Workspace,
+    import_decisions,
+    open_workspace,
+    write_choices,
+    write_log,
+)
 from counterplay.logs.health import Health, check_log, repeats, weights
 
 DATA = Path(os.environ.get("COUNTERPLAY_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -533,3 +541,30 @@ def test_on_real_logs_no_propensity_is_called_wrong(obd: Callable[[str], Health]
     assert health.actions.off == 0
     assert codes(health, "unreliable") == set()
     assert health.exit_code == 1
+
+
+def broken_desk(rows: int, broken: int) -> str:
+    lines = [f"{i},{'ab'[i % 2]},{'0.5' if i >= broken else ''},{i % 3 % 2},{1_700_000_000 + i}" for i in range(rows)]
+    return "\n".join(["id,action,p,reward,timestamp", *lines])
+
+
+def test_rows_in_quarantine_weigh_the_same_however_often_their_file_comes(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(broken_desk(1000, 250))
+    with open_workspace(tmp_path / "w.duckdb") as workspace:
+        for _ in range(3):
+            import_decisions(path, workspace, "l")
+            finding = check_log(workspace, "l").finding("quarantine")
+            assert finding is not None
+            assert (finding.level, finding.numbers["share"]) == ("unreliable", 0.25)
+
+
+def test_rows_that_came_again_sound_are_no_longer_held_against_the_log(tmp_path: Path) -> None:
+    (tmp_path / "broken.csv").write_text(broken_desk(1000, 250))
+    (tmp_path / "mended.csv").write_text(broken_desk(1000, 10))
+    with open_workspace(tmp_path / "w.duckdb") as workspace:
+        for name in ("broken.csv", "mended.csv"):
+            import_decisions(tmp_path / name, workspace, "l")
+        rows = check_log(workspace, "l").rows
+        # The ten stand there from both files.
+        assert (rows.read, rows.kept, rows.quarantined) == (1010, 990, 20)

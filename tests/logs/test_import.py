@@ -252,6 +252,7 @@ def test_a_file_without_ids_that_changed_is_refused_unless_it_holds_new_decision
     assert len(read_log(workspace, "l").action) == 30
     assert bring(changed, as_new=True).rows_kept == 30
     assert bring(changed).rows_known == 30
+    assert bring(changed, as_new=True).rows_kept == 30
 
 
 def test_a_changed_row_takes_the_place_of_the_old_one_when_asked(

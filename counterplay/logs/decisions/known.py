@@ -91,8 +91,9 @@ def find_known(
 ) -> Place:
     """Fill `known` (ordinal) and `replaced` (ordinal, position), and say where new rows go.
 
-    A row with a known id and other values is rejected, or with `overwrite` put into `replaced`. Errors: `InputError`
-    when a file without ids has the name of an earlier one and other rows, unless `as_new`.
+    A row with a known id and other values is rejected, or with `overwrite` put into `replaced`. With `as_new`
+    all rows of a file without ids are new. Errors: `InputError` when such a file has the name of an earlier one and
+    other rows.
     """
     connection.execute("CREATE TEMP TABLE known (ordinal BIGINT)")
     connection.execute("CREATE TEMP TABLE replaced (ordinal BIGINT, position BIGINT)")
@@ -107,7 +108,7 @@ def find_known(
         _settle(connection, overwrite)
         return Place(stream=None, segments=(), first_row=1, first_position=free)
     streams = _streams(connection, log)
-    for stream, names in _candidates(connection, log, source, streams):
+    for stream, names in [] if as_new else _candidates(connection, log, source, streams):
         segments = streams[stream]
         _meet(connection, log, pairs, f"d.position = {_position(segments, 's.ordinal', 'NULL')}")
         met, changed, row, what = connection.execute(
@@ -120,7 +121,7 @@ def find_known(
                 stream=stream, segments=segments, first_row=segments[-1].last_row + 1, first_position=free
             )  # fmt: skip
         connection.execute("DROP TABLE met")
-        if source.name in names and changed and not as_new:
+        if source.name in names and changed:
             raise InputError(
                 f"{source.name} was imported before with other rows: row {row} had another {what}. Without decision "
                 "ids its rows cannot be told from new ones. Map a column to decision_id, import under another log "

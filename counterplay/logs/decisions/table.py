@@ -60,7 +60,8 @@ def import_decisions(
 
     Rows that the log has already add nothing. A known id with other values is quarantined, or with `overwrite` takes
     the place of the old row. Rows without ids are known by their place in a file that begins with the same rows;
-    `as_new` says that a file of a known name holds new decisions. `progress(done, total, what)` is called now and then.
+    `as_new` says that such a file holds new decisions only, whatever was imported before.
+    `progress(done, total, what)` is called now and then.
 
     Errors: `FileError`, `ColumnError`, `InputError`; after any error the workspace is as it was.
     """
@@ -180,7 +181,7 @@ def _same_again(connection: duckdb.DuckDBPyConnection, task: _Task) -> ImportRep
     """The report on a file without ids that was imported as it is and whole: nothing of it needs to be read again."""
     # Other actions or candidates may have been given then.
     beside = task.table is not None or "candidates" in task.mapping
-    if beside or task.files is not None or "decision_id" in task.mapping:
+    if beside or task.as_new or task.files is not None or "decision_id" in task.mapping:
         return None
     found = known.same_file(connection, task.log, task.source.sha256, _described(task.mapping))
     if found is None:

@@ -105,6 +105,9 @@ def _value(word: str, columns: list[tuple[str, str]], negate: bool, integers: bo
 
 def _number(value: str, kind: str, truth: bool = False) -> str:
     number = f"TRY_CAST({value} AS DOUBLE)"
+    if kind == "VARCHAR":
+        # DuckDB takes 1_000 for a thousand; nobody who exports a file does.
+        number = f"CASE WHEN NOT contains({value}, '_') THEN {number} END"
     if truth and kind == "VARCHAR":
         return f"coalesce({number}, CASE lower({value}) WHEN 'true' THEN 1.0 WHEN 'false' THEN 0.0 END)"
     return number
@@ -141,16 +144,22 @@ def number_list(columns: list[tuple[str, str]], number: str) -> str:
 
 
 def _timestamp(value: str, kind: str) -> str:
-    """A time, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by size."""
+    """A time that begins with a year of four digits, or a number of seconds since 1970, from 1979 to 2033, or of
+    milliseconds, microseconds or nanoseconds, told apart by size. Dates written as one number fall between these.
+    """
     number = f"TRY_CAST({value} AS DOUBLE)"
-    seconds = f"""CASE WHEN abs({number}) < 1e11 THEN {number} WHEN abs({number}) < 1e14 THEN {number} / 1e3
-        WHEN abs({number}) < 1e17 THEN {number} / 1e6 WHEN abs({number}) < 1e20 THEN {number} / 1e9 END"""
+    seconds = " ".join(
+        f"WHEN {number} >= {3e8 * unit:.0f} AND {number} < {2e9 * unit:.0f} THEN {number} / {unit}"
+        for unit in (1, 10**3, 10**6, 10**9)
+    )
+    since = f"to_timestamp(CASE {seconds} END)"
     if kind == "VARCHAR":
-        time = f"coalesce(TRY_CAST({value} AS TIMESTAMPTZ), to_timestamp({seconds}))"
+        dated = f"regexp_matches({value}, '^\\s*\\d{{4}}[-/]\\d')"
+        time = f"CASE WHEN {dated} THEN TRY_CAST({value} AS TIMESTAMPTZ) ELSE {since} END"
     elif kind.startswith(("TIMESTAMP", "DATE")):
         time = f"TRY_CAST({value} AS TIMESTAMPTZ)"
     else:
-        time = f"to_timestamp({seconds})"
+        time = since
     return f"CASE WHEN isfinite({time}) THEN {time} END"
 
 

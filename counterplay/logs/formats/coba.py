@@ -10,9 +10,12 @@ import json
 import math
 import numbers
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from counterplay.errors import InputError
 from counterplay.logs.decisions.report import ImportReport
@@ -22,7 +25,7 @@ from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
 from counterplay.logs.sources.files import existing_file, open_binary
 from counterplay.logs.sources.opening import open_source
-from counterplay.logs.sources.source import Source
+from counterplay.logs.sources.source import Source, unreadable
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHUNK = 10_000
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def import_coba(
@@ -139,13 +143,12 @@ class _Reader:
         try:
             if not hasattr(interaction, "items"):
                 raise _Fault(f"the interaction is no mapping: {type(interaction).__name__}")
-            given = dict(interaction)
+            given = _mapping(interaction)
             row["action"] = None if given.get("action") is None else self._label(given["action"])
             row["reward"] = _number(given, "reward")
             row["probability"] = _number(given, "probability")
             # No actions, or none at all, is how coba says that any number may be chosen.
-            actions = given.get("actions")
-            row["actions"] = None if actions is None else [self._label(one) for one in actions] or None
+            row["actions"] = [self._label(one) for one in _actions(given)] or None
             row |= self._context(given.get("context"))
         except _Fault as fault:
             row["fault"] = str(fault)
@@ -160,7 +163,7 @@ class _Reader:
         if not self._numeric:
             return {"context": _text(context, "context")}
         if numbers_ is None:
-            raise _Fault(f"context is not a list of numbers as the first is: {str(context)[:80]}")
+            raise _Fault(f"context is not a list of numbers as the first is: {_shown(context)}")
         return {"features": numbers_}
 
     def _label(self, action: Any) -> str:
@@ -168,13 +171,34 @@ class _Reader:
             raise _Fault("actions hold an empty entry")
         label = _text(action, "action")
         if label not in self._vectors:
-            self._vectors[label] = None if isinstance(action, numbers.Number) else _vector(action)
+            vector = None if isinstance(action, numbers.Number) else _vector(action)
+            # In the table of actions such a number would stop the whole import.
+            if vector is not None and max(map(abs, vector)) > _LARGEST:
+                raise _Fault(f"action holds a number that single precision cannot hold: {_shown(action)}")
+            self._vectors[label] = vector
         return label
 
 
 class _Fault(Exception):  # noqa: N818 - what is wrong with one row; it never leaves this module
     def __str__(self) -> str:
         return "".join(map(str, self.args)).encode("utf-8", "replace").decode()
+
+
+def _mapping(interaction: Any) -> dict[Any, Any]:
+    try:
+        return dict(interaction.items())
+    except (TypeError, ValueError):
+        raise _Fault(f"the interaction is no mapping: {type(interaction).__name__}") from None
+
+
+def _actions(given: Mapping[Any, Any]) -> list[Any]:
+    actions = given.get("actions")
+    if actions is None:
+        return []
+    entries = _entries(actions)
+    if entries is None:
+        raise _Fault(f"actions are no list: {_shown(actions)}")
+    return entries
 
 
 def _number(given: Mapping[str, Any], name: str) -> float | None:
@@ -184,30 +208,50 @@ def _number(given: Mapping[str, Any], name: str) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise _Fault(f"{name} is not a number: {str(value)[:80]}") from None
+        raise _Fault(f"{name} is not a number: {_shown(value)}") from None
 
 
 def _vector(value: Any) -> list[float] | None:
     """A number or a sequence of numbers as a list; None when it is neither."""
     if isinstance(value, numbers.Real):
         return [_float(value)]
-    if isinstance(value, str) or hasattr(value, "items") or not hasattr(value, "__iter__"):
-        return None
-    entries = list(value)
+    entries = _entries(value)
     if not entries or not all(isinstance(entry, numbers.Real) for entry in entries):
         return None
     return [_float(entry) for entry in entries]
 
 
+def _entries(value: Any) -> list[Any] | None:
+    """A sequence as a list; None for texts, mappings and what cannot be gone through."""
+    if isinstance(value, str) or hasattr(value, "items"):
+        return None
+    try:
+        return list(value)
+    except TypeError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; what is too deep or too long for Python to show is its type."""
+    try:
+        return str(value)[:80]
+    except (ValueError, RecursionError):
+        return type(value).__name__
+
+
 def read_interactions(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Interactions from a file of JSON lines; a line that is none is given as its text. Errors: `FileError`."""
-    with open_binary(existing_file(path)) as file:
-        for line in file:
-            if text := line.decode("utf-8", "replace").strip():
-                try:
-                    yield json.loads(text)
-                except ValueError:
-                    yield text
+    place = existing_file(path)
+    try:
+        with open_binary(place) as file:
+            for line in file:
+                if text := line.decode("utf-8", "replace").strip():
+                    try:
+                        yield json.loads(text)
+                    except (ValueError, RecursionError):
+                        yield text
+    except (EOFError, OSError, zlib.error) as error:
+        raise unreadable(place, error) from error
 
 
 def _float(value: Any) -> float:
@@ -221,8 +265,8 @@ def _text(value: Any, what: str) -> str:
     """A text as it is, anything else as its one JSON text."""
     try:
         text = canonical_json(_plain(value))
-    except (InputError, RecursionError):
-        raise _Fault(f"{what} is nothing that JSON can say: {str(value)[:80]}") from None
+    except (InputError, RecursionError, TypeError, ValueError):
+        raise _Fault(f"{what} is nothing that JSON can say: {_shown(value)}") from None
     return str(value) if isinstance(value, str) else text
 
 

@@ -28,7 +28,7 @@ from counterplay.logs.formats.dsjson_events import (
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
 from counterplay.logs.sources import lines
-from counterplay.logs.sources.files import existing_file, file_hash, open_binary
+from counterplay.logs.sources.files import existing_file, file_hash, open_binary, refuse_utf16
 from counterplay.logs.sources.source import Source, literal, reading_errors
 from counterplay.logs.workspace import borrowed
 
@@ -135,7 +135,7 @@ def _open(connection: duckdb.DuckDBPyConnection, reader: _Reader) -> Source:
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, reader: _Reader) -> dict[str, tuple[str, str]]:
-    number = "CAST(_label_Action AS BIGINT)"
+    number = "TRY_CAST(_label_Action AS BIGINT)"
     # list_select stops the whole query at a position that is NULL.
     chosen = "CASE WHEN list_count(a) = len(a) THEN list_select({0}, a) END"
     action, candidates = {
@@ -166,6 +166,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, reader: _Reader) -> dict[str
 def _check_events(connection: duckdb.DuckDBPyConnection, reader: _Reader) -> None:
     found = connection.execute(f"SELECT 1 FROM {EVENTS} WHERE a IS NOT NULL OR text IS NOT NULL LIMIT 1").fetchall()
     if not found:
+        refuse_utf16(reader.path)
         raise FileError(
             f"No line of {reader.path} is an event with the keys 'a', 'c' and 'p'. Export the log as dsjson; other "
             "JSON lines can be imported as a table of decisions."
@@ -198,17 +199,18 @@ def _fault(identify: str) -> str:
          "'_label_cost is not a number: ' || left(_label_cost, 80)"),
         (f"pdrop IS NOT NULL AND NOT coalesce({dropped} >= 0 AND {dropped} < 1, false)",
          "'pdrop is not a probability below 1: ' || left(pdrop, 80)"),
-        ("_label_Action IS NULL OR _label_Action < 1 OR _label_Action <> floor(_label_Action)",
+        # Beyond that size a number is no index, and casting it would stop the whole import.
+        ("_label_Action IS NULL OR _label_Action < 1 OR _label_Action > 1e15 OR _label_Action <> floor(_label_Action)",
          "'_label_Action is not the number of an action: ' || coalesce(printf('%g', _label_Action), 'missing')"),
         ("_labelIndex <> _label_Action - 1",
          "printf('_label_Action and _labelIndex disagree: %g and %g', _label_Action, _labelIndex)"),
         ("labels IS NULL OR len(labels) = 0", "'the context has no list of actions (_multi)'"),
-        ("_label_Action > len(labels)", "'the label is not among the actions: ' || CAST(_label_Action AS BIGINT)"),
+        ("_label_Action > len(labels)", "'the label is not among the actions: ' || TRY_CAST(_label_Action AS BIGINT)"),
         ("a IS NULL OR p IS NULL", "'the event has no actions with probabilities (a and p)'"),
         ("len(a) = 0 OR list_count(a) < len(a) OR list_min(a) < 1 OR list_max(a) > len(labels)",
          "'a holds something that is not the number of an action: ' || left(CAST(a AS VARCHAR), 80)"),
-        ("NOT list_contains(a, CAST(_label_Action AS BIGINT))",
-         "'the label is not among the actions in a: ' || CAST(_label_Action AS BIGINT)"),
+        ("NOT list_contains(a, TRY_CAST(_label_Action AS BIGINT))",
+         "'the label is not among the actions in a: ' || TRY_CAST(_label_Action AS BIGINT)"),
     ]  # fmt: skip
     if identify.startswith("/"):
         cases.append(("list_count(labels) < len(labels)", f"{literal(f'an action has nothing at {identify}')}"))

@@ -29,10 +29,14 @@ _FIELDS = {
     "pdrop": "VARCHAR",
     "EventId": "VARCHAR",
     "Timestamp": "VARCHAR",
-    "a": "BIGINT[]",
+    "a": "DOUBLE[]",
     "p": "DOUBLE[]",
     "c": "JSON",
 }
+# As BIGINT[] the reader would round 1.5 to 2, another action. Nearly always the two lists are equal, and nothing is
+# looked at one by one.
+_PLACES = """CASE WHEN CAST(TRY_CAST(a AS BIGINT[]) AS DOUBLE[]) = a THEN TRY_CAST(a AS BIGINT[])
+    ELSE list_transform(a, lambda one: CASE WHEN one = floor(one) THEN TRY_CAST(one AS BIGINT) END) END AS a"""
 
 
 def read_events(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -58,7 +62,7 @@ def read_events(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def _fill(connection: duckdb.DuckDBPyConnection, path: Path, text: str, multi: str) -> None:
     fields = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in _FIELDS.items())
-    kept = ", ".join(name for name in _FIELDS if name not in ("c", "_outcomes"))
+    kept = ", ".join(_PLACES if name == "a" else name for name in _FIELDS if name not in ("c", "_outcomes"))
     connection.execute(
         f"""CREATE TEMP TABLE {EVENTS} AS SELECT {kept}, {text} AS text, {multi} AS multi,
                 coalesce(json_type(_outcomes) <> 'NULL', false) AS slots,

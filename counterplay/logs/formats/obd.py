@@ -37,6 +37,8 @@ _NEEDED = ("timestamp", "item_id", "position", "click", "propensity_score")
 _USER = re.compile(r"^user_feature_\d+$")
 _AFFINITY = re.compile(r"^user-item_affinity_\d+$")
 _ITEM = re.compile(r"^item_feature_\d+$")
+# Python makes no number of texts that are much longer, and takes digits of other scripts for those of ours.
+_NUMBER = re.compile(r"^[0-9]{1,18}$")
 
 
 def import_obd(
@@ -73,6 +75,11 @@ def import_obd(
         actions = None if table is None else _item_table(connection, table)
         source, features = _source(connection, rows, log, affinities)
         count = sum(bool(_AFFINITY.match(name)) for name in source.columns)
+        if actions is None and count == 0:
+            raise InputError(
+                f"Which items there are cannot be told: {rows.name} has no affinities, and there is no {_ITEMS} "
+                "beside it. Pass the item context as items."
+            )
         if actions is not None and count not in (0, len(actions)):
             raise InputError(
                 f"{table} has {len(actions)} items, {rows.name} has affinities to {count}: they are of different "
@@ -172,12 +179,12 @@ def _encoding(connection: duckdb.DuckDBPyConnection, source: Source, texts: dict
     known = {
         name: [value for value in some or [] if value is not None] for name, some in zip(texts, found, strict=True)
     }
-    known["position"] = [value for value in known["position"] if value.isdecimal()]
+    known["position"] = [value for value in known["position"] if _NUMBER.match(value)]
     return {name: sorted(values, key=_by_size) for name, values in known.items()}
 
 
 def _by_size(value: str) -> tuple[int, int, str]:
-    return (0, int(value), value) if value.isdecimal() else (1, 0, value)
+    return (0, int(value), value) if _NUMBER.match(value) else (1, 0, value)
 
 
 def _fault(texts: dict[str, str], encoding: dict[str, list[str]]) -> str:

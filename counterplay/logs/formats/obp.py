@@ -168,5 +168,6 @@ def _action_table(arrays: Rounds) -> pl.DataFrame | list[str]:
         return labels
     import polars as pl
 
-    features: Singles = arrays.action_context.astype(np.float32)
+    with np.errstate(over="ignore"):  # what single precision cannot hold is refused as no finite number
+        features: Singles = arrays.action_context.astype(np.float32)
     return pl.DataFrame({"label": labels, "features": features.tolist()})

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from counterplay.errors import FileError, InputError, nearest
 from counterplay.logs.log import Floats
 
 Feedback: TypeAlias = Mapping[str, Any]
 MOST_POSITIONS = 1000
+MOST_ACTIONS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,12 +46,14 @@ def load_feedback(path: os.PathLike[str]) -> dict[str, Any]:
             if isinstance(found, np.ndarray):
                 raise FileError(f"{path} is one array. Save the whole dictionary with numpy.savez.")
             return {name: found[name] for name in found.files}
+    except FileError:
+        raise
     except ValueError as error:
         raise FileError(
             f"{path} is no .npz file, or holds objects that are not plain arrays. Save the dictionary with "
             "numpy.savez, without the entries that are None."
         ) from error
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except Exception as error:  # for damaged bytes numpy, zipfile and zlib have a dozen kinds of errors
         raise FileError(f"{path} cannot be read: {error}. It is cut short or no .npz file; save it again.") from error
 
 
@@ -66,6 +69,8 @@ def read_feedback(feedback: Feedback) -> Rounds:
         if name not in given:
             raise InputError(f"The bandit feedback has no '{name}'. {nearest(name, map(str, given))}")
     actions = _count(given, "n_actions")
+    if actions > MOST_ACTIONS:
+        raise InputError(f"n_actions is {actions}; at most {MOST_ACTIONS} are possible. Number the actions from 0.")
     action = _numbers(given, "action", 1)
     n = len(action)
     if n == 0:
@@ -97,15 +102,24 @@ def read_feedback(feedback: Feedback) -> Rounds:
 
 
 def _count(given: Feedback, name: str) -> int:
-    value = np.asarray(given[name])
+    value = _array(given, name)
     if value.shape != () or value.dtype.kind not in "iu" or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, not {given[name]!r}.")
+        plain = value.shape == () and value.dtype.kind in "biuf"
+        shown = value if plain else f"{value.dtype} of the shape {value.shape}"
+        raise InputError(f"{name} must be a whole number of at least 1, not {shown}.")
     return int(value)
+
+
+def _array(given: Feedback, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(given[name])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{name} is no array: {error} Give it as an array of numbers.") from error
 
 
 def _numbers(given: Feedback, name: str, dimensions: int, length: int | None = None) -> Floats:
     """An entry as float64; `InputError` when it holds no numbers or has another shape."""
-    value = np.asarray(given[name])
+    value = _array(given, name)
     if value.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {value.dtype}, not numbers. Convert it to an array of numbers.")
     if value.ndim != dimensions:
@@ -113,14 +127,15 @@ def _numbers(given: Feedback, name: str, dimensions: int, length: int | None = N
         raise InputError(f"{name} has the shape {value.shape}; it needs {dimensions} dimension(s). {mend}")
     if length is not None and len(value) != length:
         raise InputError(f"{name} has {len(value)} rows; it needs {length}. Give one for each.")
-    return value.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return value.astype(np.float64)
 
 
 def _pi_b(given: Feedback, n: int, actions: int) -> Floats | None:
     """(n, A, L), or None."""
     if "pi_b" not in given:
         return None
-    value = np.asarray(given["pi_b"])
+    value = _array(given, "pi_b")
     pi_b = _numbers({"pi_b": value[:, :, None] if value.ndim == 2 else value}, "pi_b", 3, n)
     if pi_b.shape[1] != actions or pi_b.shape[2] == 0:
         raise InputError(f"pi_b has the shape {value.shape}; it needs ({n}, {actions}, positions).")

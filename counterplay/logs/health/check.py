@@ -31,10 +31,14 @@ from counterplay.logs.health.scan import Scan, open_scan, totals_of
 from counterplay.logs.health.thresholds import ACTIONS_OFF_SHARE
 from counterplay.logs.health.weights import describe_propensities, policy_support, uniform_support
 from counterplay.logs.reading import Place, require_log
+from counterplay.logs.relations import decisions_of
 from counterplay.logs.workspace import borrowed
 
 Progress = Callable[[int, int, str], None]
 _STEPS = 8
+
+
+_MENDED = "counterplay_mended"
 
 
 def check_log(workspace: Place, log: str, *, policy: str | None = None, progress: Progress | None = None) -> Health:
@@ -174,26 +178,47 @@ def _on_weights(scan: Scan, m: _Measured) -> list[Finding]:
 
 
 def _rows(scan: Scan, decisions: int) -> Rows:
-    row = scan.one(
-        """SELECT coalesce(sum(rows_read), 0) AS read, coalesce(sum(rows_known), 0) AS known,
-           coalesce(sum(rows_kept), 0) AS kept, coalesce(sum(rows_quarantined), 0) AS quarantined
-           FROM sources WHERE log = ?""",
-        [scan.log],
-    )
+    """What became of the rows, each counted once however often its file came: those in the log, and those that are
+    still in the quarantine.
+    """
+    sums = scan.one("SELECT coalesce(sum(rows_known), 0) AS known FROM sources WHERE log = ?", [scan.log])
+    _find_mended(scan)
     reasons = scan.connection.execute(
-        """SELECT split_part(split_part(reason, '; ', 1), ':', 1) AS why, count(*) FROM quarantine WHERE log = ?
-           GROUP BY why ORDER BY 2 DESC, 1 LIMIT 20""",
+        f"""SELECT split_part(split_part(reason, '; ', 1), ':', 1) AS why, count(*) FROM quarantine
+            ANTI JOIN {_MENDED} USING (source, line) WHERE log = ? GROUP BY why ORDER BY 2 DESC, 1""",
         [scan.log],
     ).fetchall()
-    # The same bad rows of a file that came twice stand in the quarantine once, though each import counted them.
-    held = scan.one("SELECT count(*) AS n FROM quarantine WHERE log = ?", [scan.log])["n"]
+    held = sum(number for _, number in reasons)
     return Rows(
-        read=int(row["read"]),
+        read=decisions + held,
         kept=decisions,
-        known=int(row["known"]),
-        quarantined=int(held),
-        reasons=tuple((why, int(number)) for why, number in reasons),
+        known=int(sums["known"]),
+        quarantined=held,
+        reasons=tuple((why, int(number)) for why, number in reasons[:20]),
     )
+
+
+def _find_mended(scan: Scan) -> None:
+    """Rows in quarantine whose decision came later, sound: `_MENDED` (source, line)."""
+    scan.connection.execute(f"CREATE OR REPLACE TEMP TABLE {_MENDED} (source VARCHAR, line BIGINT)")
+    sources = scan.connection.execute(
+        """SELECT source, json_extract_string(arg_max(mapping, imported_at), '/decision_id') FROM sources
+           WHERE log = ? AND rows_quarantined > 0 GROUP BY source""",
+        [scan.log],
+    ).fetchall()
+    for source, column in sources:
+        if column is None:
+            continue
+        pointer = "/" + column.replace("~", "~0").replace("/", "~1")
+        # A repeated or changed row has an id that is known, which does not mend it.
+        scan.connection.execute(
+            f"""WITH held AS (SELECT line, json_extract_string(row, $pointer) AS id FROM quarantine
+                    WHERE log = $log AND source = $source AND NOT starts_with(reason, 'decision id'))
+                INSERT INTO {_MENDED} SELECT $source, line FROM held WHERE id IN (
+                    SELECT decision_id FROM {decisions_of(scan.connection, scan.log)}
+                    WHERE decision_id IN (SELECT id FROM held))""",
+            {"log": scan.log, "source": source, "pointer": pointer},
+        )
 
 
 def _description(scan: Scan) -> str | None:
