@@ -88,6 +88,14 @@ def test_bytes_that_are_not_utf8_are_quarantined(bring: Bring, file: Any, worksp
         bring(file("wide.csv", HEADER.decode().encode("utf-16")))
 
 
+def test_a_quote_that_is_never_closed_says_how_many_lines_it_took(
+    bring: Bring, file: Any, workspace: Workspace
+) -> None:
+    rows = b"".join(b"%d,a,0.5,1,%s\n" % (i, b'"oh' if i == 7 else b"ok") for i in range(10))
+    assert bring(file("quote.csv", HEADER + rows)).rows_kept == 7
+    assert reasons(workspace) == [(9, "the line is broken: unquoted value, over 3 lines")]
+
+
 def test_zero_bytes_are_text_like_any_other(bring: Bring, file: Any, workspace: Workspace) -> None:
     assert bring(file("nul.csv", HEADER + b"1,a\x00b,0.5,1,o\x00k\n2,b,0.5,1,ok\n")).rows_kept == 2
     assert read_log(workspace, "l").action_labels == ["a\x00b", "b"]

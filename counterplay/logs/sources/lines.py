@@ -81,10 +81,16 @@ def csv_places(opened: Callable[[], IO[bytes]], delimiter: str, rejected: list[t
         lines=np.array(kept, dtype=np.int64),
         header=1,
         broken=tuple(
-            Broken(line=starts[place - 1] if place <= len(starts) else place, raw=raw, reason=reason)
+            Broken(line=starts[place - 1] if place <= len(starts) else place, raw=raw, reason=_long(reason, raw))
             for place, raw, reason in rejected
         ),
     )
+
+
+def _long(reason: str, raw: str) -> str:
+    """A quote that is never closed takes all that follows into one record: say how much that is."""
+    lines = raw.count("\n") + 1
+    return reason if lines == 1 else f"{reason}, over {lines:,} lines"
 
 
 def _records(opened: Callable[[], IO[bytes]], delimiter: str) -> tuple[list[int], list[bool]]:
