@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import counterplay
 
 CSV = """question,model,pscore,solved
 q1,large,0.5,1
@@ -29,17 +29,6 @@ kind = "constant"
 name = "always large"
 action = "large"
 """
-
-
-def counterplay(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "counterplay.cli", *words],
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture

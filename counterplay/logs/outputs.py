@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from counterplay.errors import FileError, InputError
+from counterplay.logs.sources.source import json_pointer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,7 +113,7 @@ def explain_miss(connection: duckdb.DuckDBPyConnection, request: Mapping[str, An
     asked: dict[str, Any] = json.loads(text)
     names = sorted(asked)
     differs = " + ".join(["CAST(json_extract(request, ?) IS DISTINCT FROM CAST(? AS JSON) AS INTEGER)"] * len(names))
-    values = [part for name in names for part in (_pointer(name), canonical_json(asked[name]))]
+    values = [part for name in names for part in (json_pointer(name), canonical_json(asked[name]))]
     row = connection.execute(
         f"""SELECT key, CAST(request AS VARCHAR), status FROM outputs WHERE operation = ?
             ORDER BY {differs or "0"}, key LIMIT 1""",
@@ -214,10 +215,6 @@ def _row(output: Output) -> tuple[str, ...]:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _pointer(name: str) -> str:
-    return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 def _short(value: Any) -> str:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from counterplay.logs import import_decisions, read_log, read_texts
-
-
-def counterplay(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "counterplay.cli", *words], cwd=folder, capture_output=True, text=True, check=False
-    )
+from tests.command import counterplay
 
 
 @pytest.fixture

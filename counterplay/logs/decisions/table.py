@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,14 +14,14 @@ from typing import Any
 
 import duckdb
 
-from counterplay.errors import ColumnError, CounterplayError, FileError, InputError
+from counterplay.errors import ColumnError, FileError, InputError
 from counterplay.logs.attachments import AttachedFile, attached_files, describe
 from counterplay.logs.decisions import checks, indices, known, quarantine
 from counterplay.logs.decisions.action_table import ActionTable, add_actions, read_action_table
 from counterplay.logs.decisions.candidate_table import CANDIDATES, read_candidate_table, with_candidates
 from counterplay.logs.decisions.columns import Column, Mapped, resolve
 from counterplay.logs.decisions.insert import attach_rows, insert_rows
-from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.decisions.report import ImportReport, enter_source, require_balance
 from counterplay.logs.decisions.typed import incoming_query, labels_are_integers
 from counterplay.logs.progress import Progress, watched
 from counterplay.logs.reading import Place
@@ -300,10 +299,7 @@ def _report(task: _Task, counts: Mapping[str, int], reasons: dict[str, int]) -> 
         ignored=tuple(name for name in task.source.columns if name not in used),
         **counts,
     )
-    if report.rows_read != report.rows_kept + report.rows_quarantined + report.rows_known:
-        raise CounterplayError(
-            f"The rows of {report.source} do not add up, so nothing was imported; please report this: {report}"
-        )
+    require_balance(report)
     return report
 
 
@@ -312,22 +308,7 @@ def _described(mapping: Mapping[str, Column]) -> dict[str, str]:
 
 
 def _sign(connection: duckdb.DuckDBPyConnection, report: ImportReport, place: known.Place) -> None:
-    connection.execute(
-        "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?, now(), ?, ?, ?)",
-        [
-            report.log,
-            report.source,
-            report.sha256,
-            json.dumps(report.mapping),
-            report.rows_read,
-            report.rows_kept,
-            report.rows_known,
-            report.rows_quarantined,
-            place.stream,
-            place.first_row,
-            place.first_position,
-        ],
-    )
+    enter_source(connection, report, report.mapping, place.stream, place.first_row, place.first_position)
 
 
 def _tidy(connection: duckdb.DuckDBPyConnection) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import duckdb
 
+from counterplay.logs.decisions.checks import reject_unsound
 from counterplay.logs.full.plan import MEASURES, Plan, body
 
 KNOWN = "counterplay_known"
@@ -18,10 +19,7 @@ _STORED = "(SELECT context_id FROM contexts WHERE log = $log)"
 
 def judge(connection: duckdb.DuckDBPyConnection, log: str, plan: Plan) -> None:
     """Fill `rejected`, `compared` and `KNOWN`."""
-    connection.execute(
-        "CREATE TEMP TABLE rejected AS SELECT ordinal, reason, CAST(NULL AS BIGINT) AS other FROM incoming "
-        "WHERE reason IS NOT NULL"
-    )
+    reject_unsound(connection)
     if "features" in plan.mapping:
         _reject_widths(connection, log)
     _reject_contradictions(connection, log)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import duckdb
 
-from counterplay.errors import CounterplayError, FileError, InputError
+from counterplay.errors import FileError, InputError
 from counterplay.logs.decisions import quarantine
-from counterplay.logs.decisions.report import ImportReport
+from counterplay.logs.decisions.report import ImportReport, enter_source, require_balance
 from counterplay.logs.full import checks as full_checks
 from counterplay.logs.full import insert as full_insert
 from counterplay.logs.full.checks import KNOWN, SOUND
@@ -82,7 +80,8 @@ def import_full(
                 _insert(connection, log, source, plan, description)
                 broken, reasons = quarantine.store(connection, log, source)
                 report = _report(connection, log, source, plan, (broken, left_out), reasons)
-                _sign(connection, report, plan.settings)
+                models = {"models": report.models} if report.models else {}
+                enter_source(connection, report, {**report.mapping, **models, **plan.settings})
                 return report
         finally:
             _tidy(opened.connection)
@@ -167,10 +166,7 @@ def _report(
         unknown=unknown,
         rows_left_out=left_out,
     )
-    if report.rows_read != report.rows_kept + report.rows_quarantined + report.rows_known:
-        raise CounterplayError(
-            f"The rows of {source.name} do not add up, so nothing was imported; please report this: {report}"
-        )
+    require_balance(report)
     return report
 
 
@@ -184,24 +180,6 @@ def _settle(connection: duckdb.DuckDBPyConnection, log: str, default: float | No
     unknown = contexts * actions - known if default is None else stored - known
     connection.execute("UPDATE logs SET regime = ? WHERE log = ?", ["partial" if unknown else "full", log])
     return int(contexts), int(actions), int(unknown)
-
-
-def _sign(connection: duckdb.DuckDBPyConnection, report: FullReport, settings: Mapping[str, Any]) -> None:
-    models = {"models": report.models} if report.models else {}
-    connection.execute(
-        """INSERT INTO sources (log, source, sha256, mapping, rows_read, rows_kept, rows_known, rows_quarantined,
-               imported_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, now())""",
-        [
-            report.log,
-            report.source,
-            report.sha256,
-            json.dumps({**report.mapping, **models, **settings}),
-            report.rows_read,
-            report.rows_kept,
-            report.rows_known,
-            report.rows_quarantined,
-        ],
-    )
 
 
 def _tidy(connection: duckdb.DuckDBPyConnection) -> None:

@@ -32,6 +32,7 @@ from counterplay.logs.health.thresholds import ACTIONS_OFF_SHARE
 from counterplay.logs.health.weights import describe_propensities, policy_support, uniform_support
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.relations import decisions_of
+from counterplay.logs.sources.source import json_pointer
 from counterplay.logs.workspace import borrowed
 
 Progress = Callable[[int, int, str], None]
@@ -209,7 +210,6 @@ def _find_mended(scan: Scan) -> None:
     for source, column in sources:
         if column is None:
             continue
-        pointer = "/" + column.replace("~", "~0").replace("/", "~1")
         # A repeated or changed row has an id that is known, which does not mend it.
         scan.connection.execute(
             f"""WITH held AS (SELECT line, json_extract_string(row, $pointer) AS id FROM quarantine
@@ -217,7 +217,7 @@ def _find_mended(scan: Scan) -> None:
                 INSERT INTO {_MENDED} SELECT $source, line FROM held WHERE id IN (
                     SELECT decision_id FROM {decisions_of(scan.connection, scan.log)}
                     WHERE decision_id IN (SELECT id FROM held))""",
-            {"log": scan.log, "source": source, "pointer": pointer},
+            {"log": scan.log, "source": source, "pointer": json_pointer(column)},
         )
 
 

@@ -62,6 +62,11 @@ def unreadable(path: object, error: Exception) -> FileError:
     )
 
 
+def json_pointer(key: str) -> str:
+    """The JSON pointer to a key of an object (RFC 6901)."""
+    return "/" + key.replace("~", "~0").replace("/", "~1")
+
+
 @contextlib.contextmanager
 def reading_errors(name: str) -> Iterator[None]:
     """What DuckDB says about a broken file becomes a `FileError`."""

@@ -13,7 +13,7 @@ from counterplay.errors import ColumnError, FileError
 from counterplay.logs.sources import lines
 from counterplay.logs.sources.extent import csv_extent, lines_extent
 from counterplay.logs.sources.files import one_file, open_binary
-from counterplay.logs.sources.source import FRAME, Source, literal
+from counterplay.logs.sources.source import FRAME, Source, json_pointer, literal
 
 REJECTS = "counterplay_rejects"
 _REJECT_SCANS = "counterplay_reject_scans"
@@ -36,7 +36,7 @@ def jsonl_source(connection: duckdb.DuckDBPyConnection, path: Path, sha256: str)
         raise FileError(
             f"No line of {path} is a JSON object. Export one object a line, or rename the file to its kind."
         )
-    pointers = [literal("/" + key.replace("~", "~0").replace("/", "~1")) for key, _ in keys]
+    pointers = [literal(json_pointer(key)) for key, _ in keys]
     return Source(
         name=path.name,
         sha256=sha256,
