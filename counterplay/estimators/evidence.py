@@ -1,7 +1,8 @@
 """Evidence: what replay leaves for each decision, checked once, when it is made.
 
 Regimes. With known propensities every estimator of the importance family applies. Without them (`propensity=None`)
-those estimators refuse by name, and only what needs no propensity is left.
+those estimators refuse by name, and only what needs no propensity is left. Where weights are not a ratio of two
+probabilities (kernels over continuous actions, weights from a classifier), `Evidence.of_weights` takes them as they are.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ class Evidence:
     | `reward` | (n,) | what the logged action earned |
     | `propensity` | (n,), None | the logging policy's probability of the logged action, in (0, 1] |
     | `target` | (P, n) | pi(logged action given context) of each policy, in [0, 1]; (n,) stands for one policy |
-    | `q_logged` | (n,), None | a reward model's prediction for the logged action |
+    | `q_logged` | (n,) or (P, n), None | a reward model's prediction for the logged action; (P, n): one model a policy |
     | `q_target` | (P, n), None | sum over candidates of pi times prediction |
     | `cluster` | (n,) int64, None | decisions that are not independent of each other share a code |
     | `policies` | P names | "policy 0", "policy 1", ... where none are given |
+    | `start` | int, 0 | place of the first decision in its log; shards of one log say theirs |
+    | `weights` | (P, n), None | importance weights that stand in place of target / propensity (see `of_weights`) |
+    | `assumption` | text, "" | what the evidence takes for granted; no estimate from it passes as `ok` |
 
     Arrays are kept as C-ordered float64 and must not be written to afterwards.
     Raises `EvidenceError` with the first bad row and how many there are.
@@ -51,6 +55,9 @@ class Evidence:
     q_target: Array | None = None
     cluster: Codes | None = None
     policies: tuple[str, ...] = ()
+    start: int = 0
+    weights: Array | None = None
+    assumption: str = ""
 
     def __post_init__(self) -> None:
         _put(self, "reward", _vector("reward", self.reward, None))
@@ -64,8 +71,11 @@ class Evidence:
         if self.propensity is not None:
             _put(self, "propensity", _vector("propensity", self.propensity, n))
             _check_propensity(self.propensity)
+        if self.weights is not None:
+            _put(self, "weights", _matrix("weights", self.weights, n, len(self.target)))
+            _within("weights", self.weights, _is_weight, "a finite number, not negative", self.policies)
         if self.q_logged is not None:
-            _put(self, "q_logged", _vector("q_logged", self.q_logged, n))
+            _put(self, "q_logged", _predictions(self.q_logged, n, len(self.target)))
             _finite("q_logged", self.q_logged, self.policies)
         if self.q_target is not None:
             _put(self, "q_target", _matrix("q_target", self.q_target, n, len(self.target)))
@@ -81,9 +91,38 @@ class Evidence:
         names = (policy,) if policy else ("logged",)
         return cls(reward=rewards, target=np.ones((1, len(rewards))), cluster=codes, policies=names)
 
+    @classmethod
+    def of_weights(
+        cls,
+        *,
+        reward: npt.ArrayLike,
+        weights: npt.ArrayLike,
+        q_logged: npt.ArrayLike | None = None,
+        q_target: npt.ArrayLike | None = None,
+        cluster: npt.ArrayLike | None = None,
+        policies: tuple[str, ...] = (),
+        assumption: str = "",
+    ) -> Evidence:
+        """Evidence whose importance weights (P, n) are given: finite, not negative, 1 on average where they are right.
+
+        For weights that are no ratio of two probabilities. `target` is taken to be 1 everywhere.
+        """
+        shape = np.shape(weights)
+        fields: dict[str, Any] = {
+            "reward": reward, "weights": weights, "q_logged": q_logged, "q_target": q_target, "cluster": cluster,
+            "target": np.broadcast_to(1.0, shape if len(shape) == 2 else (1, *shape)),
+        }  # fmt: skip
+        return cls(**fields, policies=policies, assumption=assumption)
+
+    def has(self, need: str) -> bool:
+        """Whether a field is there; weights that were given stand for the propensity."""
+        return getattr(self, need) is not None or (need == "propensity" and self.weights is not None)
+
     @cached_property
     def weight(self) -> Array:
-        """(P, n) importance weights target / propensity: computed once for all estimators that use them."""
+        """(P, n) importance weights, target / propensity or those given: made once for all estimators that use them."""
+        if self.weights is not None:
+            return self.weights
         if self.propensity is None:
             raise EvidenceError("There are no weights without propensities.")
         return self.target / self.propensity
@@ -98,6 +137,10 @@ class Evidence:
             value: Any = getattr(self, field.name)
             if field.name == "policies":
                 value = value[policies]
+            elif field.name == "start":
+                value += rows.indices(len(self))[0]
+            elif field.name == "assumption":
+                pass
             elif field.name == "cluster" and not clustered:
                 value = None
             elif value is not None:
@@ -129,6 +172,16 @@ def _vector(name: str, value: npt.ArrayLike, n: int | None) -> Array:
     if n is not None and len(array) != n:
         raise EvidenceError(f"{name} has {len(array)} rows and reward has {n}; they describe the same decisions.")
     return array
+
+
+def _predictions(value: npt.ArrayLike, n: int, policies: int) -> Array:
+    if np.ndim(value) == 2:
+        return _matrix("q_logged", value, n, policies)
+    return _vector("q_logged", value, n)
+
+
+def _is_weight(array: Any) -> Any:
+    return (array >= 0) & np.isfinite(array)
 
 
 def _matrix(name: str, value: npt.ArrayLike, n: int, policies: int | None) -> Array:

@@ -72,6 +72,6 @@ class Estimator:
     def require(self, evidence: Evidence) -> None:
         """Refuse by name what the evidence lacks."""
         for need in self.needs:
-            if getattr(evidence, need) is None:
+            if not evidence.has(need):
                 wanted = MISSING.get(need, f"{need}; this evidence has none")
                 raise MissingEvidenceError(f"{self.name.upper()} needs {wanted}.")
