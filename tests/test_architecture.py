@@ -97,7 +97,7 @@ def test_the_start_loads_nothing_heavy(command: str) -> None:
 
 def test_replay_logs_estimators_reports_and_demo_never_load_torch() -> None:
     rooms = [
-        "counterplay.replay.run", "counterplay.logs", "counterplay.estimators.compare", "counterplay.reports",
+        "counterplay.replay.run", "counterplay.logs", "counterplay.estimators.comparison", "counterplay.reports",
         "counterplay.demo.build",
     ]  # fmt: skip
     code = f"import sys, importlib\n[importlib.import_module(n) for n in {rooms}]\nprint('torch' in sys.modules)"

@@ -3,9 +3,11 @@
 | gate | when (the first that applies is the reason) |
 |---|---|
 | `unreliable` | fewer than 2 units; effective sample size < 100; largest weight > 10 % of the sum; Pareto k > 0.7; |
-| | mean weight off 1 by more than 0.1 with p < 1e-4; shrinking took more than half of the weight |
-| `caution` | the estimator's own (`dm`); effective sample size < 400; Pareto k > 0.5; mean weight off 1 by more than |
-| | 0.02 with p < 1e-3; shrinking took more than 5 % of the weight; fewer than 30 units; no variation at all |
+| | fewer than 3 units make the spread of the terms; mean weight off 1 by more than 0.1 with p < 1e-4; |
+| | shrinking took more than half of the weight of a mean of weighted rewards |
+| `caution` | the estimator's own (`dm`); shrinking took more than 5 % of the weight; effective sample size < 400; |
+| | Pareto k > 0.5; mean weight off 1 by more than 0.02 with p < 1e-3; fewer than 30 units; fewer than 10 units make |
+| | the spread of the terms; no variation at all; what the evidence takes for granted; no interval of the kind asked |
 | `ok` | none of these |
 
 The test of the mean weight misses lack of support that is confined to rare contexts, and no test sees propensities that
@@ -26,6 +28,7 @@ from counterplay.estimators.weights import TAIL, WeightSums
 
 SMALL_TAIL = 5
 FEW_VALUES = 10
+FEW_TERMS, VERY_FEW_TERMS = 10, 3
 
 
 def t_quantile(level: float, units: int) -> float:
@@ -50,7 +53,7 @@ def weight_diagnostics(sums: WeightSums) -> list[Diagnostics]:
     for p, tail in enumerate(sums.tail):
         largest = float(tail[-1]) if len(tail) else 0.0
         total = float(sums.total[p])
-        k, note = pareto_k(tail, sums.n)
+        k, note = pareto_k(tail, sums.n) if sums.keep == TAIL else (None, "no Pareto k: shrunken weights are bounded")
         p_value, missing = _mean_test(float(mean[p]), float(error[p]), moments.count)
         found.append(
             Diagnostics(
@@ -143,11 +146,15 @@ def _unreliable(d: Diagnostics, estimator: Estimator) -> str:
         return f"one decision carries {d.largest_weight_share:.0%} of the weight"
     if d.pareto_k is not None and d.pareto_k > 0.7:
         return f"the weights have too heavy a tail (Pareto k {d.pareto_k:.2f})"
+    if d.effective_terms is not None and d.effective_terms < VERY_FEW_TERMS:
+        return f"about {d.effective_terms:.1f} of {d.units} independent units make the spread of the estimate"
     if d.mean_weight is None:
         return ""
     if estimator.weight_mean == "one" and _off(d, 0.1, 1e-4):
         return f"the mean weight is {d.mean_weight:.3g}, not 1: wrong propensities, or actions that were never logged"
-    if estimator.weight_mean == "shrunk" and d.mean_weight < 0.5:
+    # A ratio loses no level with its weights, and a model stands in for what is cut.
+    bare = not estimator.normalised and "q_target" not in estimator.needs
+    if estimator.weight_mean == "shrunk" and bare and d.mean_weight < 0.5:
         return f"shrinking took {1 - d.mean_weight:.0%} of the weight"
     return ""
 
@@ -155,16 +162,19 @@ def _unreliable(d: Diagnostics, estimator: Estimator) -> str:
 def _caution(d: Diagnostics, estimator: Estimator, std_error: float | None) -> str:
     if estimator.caution:
         return estimator.caution
+    if d.mean_weight is not None and estimator.weight_mean == "shrunk" and d.mean_weight < 0.95:
+        towards = " towards the model" if "q_target" in estimator.needs else ""
+        return f"shrinking took {1 - d.mean_weight:.0%} of the weight: the value is biased{towards}"
     if d.effective_sample_size is not None and d.effective_sample_size < 400:
         return f"the effective sample size is {d.effective_sample_size:.3g} of {d.n} decisions"
     if d.pareto_k is not None and d.pareto_k > 0.5:
         return f"the weights have a heavy tail (Pareto k {d.pareto_k:.2f})"
     if d.mean_weight is not None and estimator.weight_mean == "one" and _off(d, 0.02, 1e-3):
         return f"the mean weight is {d.mean_weight:.3g}, a little off 1: check the propensities"
-    if d.mean_weight is not None and estimator.weight_mean == "shrunk" and d.mean_weight < 0.95:
-        return f"shrinking took {1 - d.mean_weight:.0%} of the weight: the value is biased"
     if d.units < 30:
         return f"{d.units} independent units are few for an interval"
+    if d.effective_terms is not None and d.effective_terms < FEW_TERMS:
+        return f"about {d.effective_terms:.1f} of {d.units} independent units make the spread of the estimate"
     if std_error == 0:
         return "the decisions show no variation, so the interval has no width; that is no proof that there is none"
     return ""

@@ -22,6 +22,9 @@ class Diagnostics:
       always takes one of 10 uniformly logged actions has 0.9.
     - `share_without_support`: at least this share of the policy's probability lies on actions that were never
       logged (97.5 % confidence): how far the mean weight is certainly below 1. Wrong propensities look the same.
+    - `effective_terms`: about so many units make the spread of the terms (`Moments.effective_terms`): with rare rewards
+      the rewarded decisions. With a handful no interval can be trusted.
+    - `chosen`: the parameters that were chosen for the two halves of the decisions, where a rule chose them.
     - `mean_weight_p` and `share_without_support` are None for estimators whose weights are not meant to average 1.
     - `pareto_k`: shape of the tail of the weights (Vehtari et al. 2024): above 0.5 no variance, above 0.7 no use;
       None with `note` where the tail has no shape (bounded weights, too few).
@@ -37,6 +40,8 @@ class Diagnostics:
     share_zero_weight: float | None = None
     share_without_support: float | None = None
     pareto_k: float | None = None
+    effective_terms: float | None = None
+    chosen: str = ""
     note: str = ""
 
 
@@ -44,8 +49,9 @@ class Diagnostics:
 class Estimate:
     """What a policy is worth.
 
-    `value` with its standard error and the interval [`low`, `high`] of confidence `level`, in units of reward;
-    None where there is no number. `gate` says whether to trust it, `reason` why, in one sentence ("" where ok).
+    `value` with its standard error and the interval [`low`, `high`] of confidence `level` and of the kind `interval`
+    (`intervals/table.py`), in units of reward; None where there is no number. `gate` says whether to trust it, `reason`
+    why, in one sentence ("" where ok).
     """
 
     policy: str
@@ -55,6 +61,7 @@ class Estimate:
     low: float | None
     high: float | None
     level: float
+    interval: str
     n: int
     diagnostics: Diagnostics
     gate: Gate

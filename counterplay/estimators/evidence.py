@@ -1,8 +1,8 @@
 """Evidence: what replay leaves for each decision, checked once, when it is made.
 
 Regimes. With known propensities every estimator of the importance family applies. Without them (`propensity=None`)
-those estimators refuse by name, and only what needs no propensity is left. Where weights are not a ratio of two
-probabilities (kernels over continuous actions, weights from a classifier), `Evidence.of_weights` takes them as they are.
+those estimators refuse by name, and only what needs no propensity is left. `Evidence.of_weights` takes weights that are
+not a ratio of two probabilities as they are: kernels over continuous actions, weights from a classifier.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ class Evidence:
     | `reward` | (n,) | what the logged action earned |
     | `propensity` | (n,), None | the logging policy's probability of the logged action, in (0, 1] |
     | `target` | (P, n) | pi(logged action given context) of each policy, in [0, 1]; (n,) stands for one policy |
-    | `q_logged` | (n,) or (P, n), None | a reward model's prediction for the logged action; (P, n): one model a policy |
+    | `q_logged` | (n,) or (P, n), None | a reward model's prediction for the logged action; (P, n): a model a policy |
     | `q_target` | (P, n), None | sum over candidates of pi times prediction |
     | `cluster` | (n,) int64, None | decisions that are not independent of each other share a code |
     | `policies` | P names | "policy 0", "policy 1", ... where none are given |
     | `start` | int, 0 | place of the first decision in its log; shards of one log say theirs |
+    | `places` | (n,) int64, None | places of decisions that do not follow each other (see `chosen`) |
     | `weights` | (P, n), None | importance weights that stand in place of target / propensity (see `of_weights`) |
     | `assumption` | text, "" | what the evidence takes for granted; no estimate from it passes as `ok` |
 
@@ -56,6 +57,7 @@ class Evidence:
     cluster: Codes | None = None
     policies: tuple[str, ...] = ()
     start: int = 0
+    places: Codes | None = None
     weights: Array | None = None
     assumption: str = ""
 
@@ -81,13 +83,15 @@ class Evidence:
             _put(self, "q_target", _matrix("q_target", self.q_target, n, len(self.target)))
             _finite("q_target", self.q_target, self.policies)
         if self.cluster is not None:
-            _put(self, "cluster", _codes(self.cluster, n))
+            _put(self, "cluster", _codes("cluster", self.cluster, n))
+        if self.places is not None:
+            _put(self, "places", _codes("places", self.places, n))
 
     @classmethod
     def of_rewards(cls, reward: npt.ArrayLike, *, cluster: npt.ArrayLike | None = None, policy: str = "") -> Evidence:
         """Evidence of what one policy or agent earned where it acted itself: its accepted or its exact rewards (n,)."""
         rewards = _vector("reward", reward, None)
-        codes = None if cluster is None else _codes(cluster, len(rewards))
+        codes = None if cluster is None else _codes("cluster", cluster, len(rewards))
         names = (policy,) if policy else ("logged",)
         return cls(reward=rewards, target=np.ones((1, len(rewards))), cluster=codes, policies=names)
 
@@ -128,23 +132,37 @@ class Evidence:
         return self.target / self.propensity
 
     def part(self, rows: slice, policies: slice = slice(None), *, clustered: bool = True) -> Evidence:
-        """Some decisions and some policies, as views: nothing is copied and nothing is checked again.
+        """Decisions that follow each other and some policies, as views: nothing is copied and nothing is checked again.
 
         `clustered=False` leaves the clusters out.
         """
+        part = self._select(rows, policies)
+        _put(part, "start", self.start + rows.indices(len(self))[0])
+        if not clustered:
+            _put(part, "cluster", None)
+        return part
+
+    def chosen(self, rows: Codes) -> Evidence:
+        """A copy of the decisions at `rows` (m,) of all policies; nothing is checked again."""
+        part = self._select(rows, slice(None))
+        _put(part, "places", self.position[rows])
+        return part
+
+    @property
+    def position(self) -> Codes:
+        """(n,) places of the decisions in their log."""
+        return np.arange(self.start, self.start + len(self)) if self.places is None else self.places
+
+    def _select(self, rows: slice | Codes, policies: slice) -> Evidence:
         part = object.__new__(Evidence)
         for field in fields(Evidence):
             value: Any = getattr(self, field.name)
             if field.name == "policies":
                 value = value[policies]
-            elif field.name == "start":
-                value += rows.indices(len(self))[0]
-            elif field.name == "assumption":
-                pass
-            elif field.name == "cluster" and not clustered:
-                value = None
-            elif value is not None:
-                value = value[policies, rows] if value.ndim == 2 else value[rows]
+            elif isinstance(value, np.ndarray):
+                value = value[policies] if value.ndim == 2 else value
+                # np.take keeps rows of policies in one piece, where indexing by an array may turn them over.
+                value = value[..., rows] if isinstance(rows, slice) else np.take(value, rows, axis=-1)
             _put(part, field.name, value)
         return part
 
@@ -194,12 +212,12 @@ def _matrix(name: str, value: npt.ArrayLike, n: int, policies: int | None) -> Ar
     return array
 
 
-def _codes(value: npt.ArrayLike, n: int) -> Codes:
+def _codes(name: str, value: npt.ArrayLike, n: int) -> Codes:
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
-        raise EvidenceError(f"cluster holds {array.dtype} values; integer codes are needed (np.unique gives them).")
+        raise EvidenceError(f"{name} holds {array.dtype} values; integer codes are needed (np.unique gives them).")
     if array.shape != (n,):
-        raise EvidenceError(f"cluster has shape {array.shape} and reward has {n} rows; one code a decision is needed.")
+        raise EvidenceError(f"{name} has shape {array.shape} and reward has {n} rows; one code a decision is needed.")
     return np.ascontiguousarray(array, dtype=np.int64)
 
 

@@ -9,14 +9,14 @@ merge, so no cut of a log can be wrong. A log without clusters keeps 20 numbers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from counterplay.errors import EvidenceError
 from counterplay.estimators.evidence import Array, Codes, Evidence
-from counterplay.estimators.terms import Terms
+from counterplay.estimators.terms import Form, Terms
 
 PARTS = 4
 """Numerator, denominator, baseline, size (the number of decisions in the unit)."""
@@ -32,11 +32,17 @@ class Linear(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Over `count` units: means (P, 4) and centred cross products (P, 4, 4) of the parts."""
+    """Over `count` units: means (P, 4) and centred cross products (P, 4, 4) of the parts.
+
+    `powers` (P, 2): sums of the third and fourth powers of the numerator, which tell how many units make its spread;
+    `largest_unit`: the most decisions in a unit.
+    """
 
     count: int
     mean: Array
     spread: Array
+    powers: Array
+    largest_unit: float = 1.0
 
     def merge(self, other: Moments) -> Moments:
         """Both shards together."""
@@ -44,11 +50,36 @@ class Moments:
         delta = other.mean - self.mean
         spread = self.spread + other.spread
         spread += (delta[:, :, None] * delta[:, None, :]) * (self.count * other.count / total)
-        return Moments(count=total, mean=self.mean + delta * (other.count / total), spread=spread)
+        mean = self.mean + delta * (other.count / total)
+        return Moments(
+            count=total,
+            mean=mean,
+            spread=spread,
+            powers=self.powers + other.powers,
+            largest_unit=max(self.largest_unit, other.largest_unit),
+        )
 
     def moments(self) -> Moments:
         """Themselves: the units were decisions."""
         return self
+
+    def policy(self, p: int) -> Moments:
+        """Of one policy alone."""
+        own = slice(p, p + 1)
+        return replace(self, mean=self.mean[own], spread=self.spread[own], powers=self.powers[own])
+
+    def effective_terms(self) -> Array:
+        """(P,) sum(d^2)^2 / sum(d^4) of the deviations d of the numerator: about so many units make its spread.
+
+        Of a 0/1 numerator that is the number of ones, or of zeros, where either is rare; of a normal one count / 3. NaN
+        where nothing varies.
+        """
+        mean, square = self.mean[:, 0], self.spread[:, 0, 0]
+        third, fourth = self.powers.T
+        with np.errstate(all="ignore"):
+            raw = square + self.count * mean**2
+            central = fourth - 4 * mean * third + 6 * mean**2 * raw - 3 * self.count * mean**4
+            return np.where((square > 0) & (central > 0), square / central * square, np.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +97,16 @@ class ClusterSums:
         sums[:, :, np.searchsorted(codes, other.codes)] += other.sums
         return ClusterSums(codes=codes, sums=sums)
 
+    def policy(self, p: int) -> ClusterSums:
+        """Of one policy alone."""
+        return ClusterSums(codes=self.codes, sums=self.sums[:, p : p + 1])
+
     def moments(self) -> Moments:
         """Moments with clusters as units."""
         terms = Terms(self.sums[0], self.sums[1], self.sums[2])
-        return moments_of(terms, self.sums.shape[1], self.sums[3])
+        return replace(
+            moments_of(terms, self.sums.shape[1], self.sums[3]), largest_unit=float(self.sums[3].max(initial=0.0))
+        )
 
 
 Fold = Moments | ClusterSums
@@ -77,6 +114,11 @@ Fold = Moments | ClusterSums
 
 def moments_of(terms: Terms, policies: int, size: Array | float = 1.0) -> Moments:
     """Moments of (P, n) terms with the columns as units."""
+    numerator = terms.numerator
+    cubes = np.zeros((policies, 2))
+    if isinstance(numerator, np.ndarray):
+        third = numerator * numerator * numerator
+        cubes[:, 0], cubes[:, 1] = np.add.reduce(third, axis=-1), np.add.reduce(third * numerator, axis=-1)
     parts = [terms.numerator, terms.denominator, terms.baseline, size]
     mean = np.empty((policies, PARTS))
     spread = np.zeros((policies, PARTS, PARTS))
@@ -96,7 +138,7 @@ def moments_of(terms: Terms, policies: int, size: Array | float = 1.0) -> Moment
             if i <= j:
                 # A sum of products, not a matrix product: its bits depend neither on threads nor on the other policies.
                 spread[:, i, j] = spread[:, j, i] = np.add.reduce(left * right, axis=1)
-    return Moments(count=count, mean=mean, spread=spread)
+    return Moments(count=count, mean=mean, spread=spread, powers=cubes)
 
 
 def cluster_sums_of(terms: Terms, policies: int, codes: Codes, inverse: Codes) -> ClusterSums:
@@ -130,21 +172,58 @@ def units_of(evidence: Evidence) -> tuple[Codes, Codes] | None:
     return codes, inverse
 
 
-def linearise(moments: Moments) -> Linear:
-    """value = baseline / size + numerator / denominator, with the delta method for both ratios.
+def linearise(moments: Moments, form: Form = "ratio") -> Linear:
+    """The value of the moments, its standard error, and its gradient in the means.
 
-    Var = g' S g / (G (G - 1)), g the gradient in the means and S the centred cross products over G units (Cochran 1977;
-    with G - 1 it is the usual s^2 / n where denominators are constant). NaN where a denominator is 0.
+    "ratio": value = baseline / size + numerator / denominator. "control": numerator w r is corrected by the chance
+    deviation of the mean of the denominator w from 1 (`control_variate`).
+
+    Var = g' S g / (G (G - 1)), g the gradient in the means and S the centred cross products over G units (delta
+    method, Cochran 1977; with G - 1 it is the usual s^2 / n where denominators are constant). NaN where a denominator
+    is 0.
     """
     mean, count = moments.mean, moments.count
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratio, level = mean[:, 0] / mean[:, 1], mean[:, 2] / mean[:, 3]
-        gradient = np.stack([1 / mean[:, 1], -ratio / mean[:, 1], 1 / mean[:, 3], -level / mean[:, 3]], axis=1)
+        value, gradient = _ratio(mean) if form == "ratio" else control_variate(moments)
         products = gradient[:, :, None] * gradient[:, None, :] * moments.spread
         square = np.add.reduce(products.reshape(len(mean), -1), axis=1)
         square = np.where(square <= _rounding(products, gradient * mean, count), 0.0, square)
         std_error = np.sqrt(square / (count * (count - 1.0))) if count > 1 else np.full(len(mean), np.nan)
-    return Linear(ratio + level, std_error, gradient)
+    return Linear(value, std_error, gradient)
+
+
+def _ratio(mean: Array) -> tuple[Array, Array]:
+    ratio, level = mean[:, 0] / mean[:, 1], mean[:, 2] / mean[:, 3]
+    gradient = np.stack([1 / mean[:, 1], -ratio / mean[:, 1], 1 / mean[:, 3], -level / mean[:, 3]], axis=1)
+    return ratio + level, gradient
+
+
+def control_variate(moments: Moments) -> tuple[Array, Array]:
+    """(P,) values and (P, 4) gradients of the Cressie-Read estimate from numerators w r, denominators w, baselines r.
+
+    Empirical likelihood with the power divergence of order -2 (Karampatziakis, Langford & Mineiro 2020): the weights
+    of the decisions are moved as little as lets the mean of w be 1, with one decision of an unseen weight added:
+    the largest where w averages below 1, else 0. No largest weight is known, so what w lacks is taken to earn the mean
+    reward of the log. Equals vw-estimators' `cressieread` with wmin = 0 and wmax = inf.
+    """
+    size = moments.mean[:, 3]
+    n = float(moments.count)
+    w, wr, r = (moments.mean[:, i] / size for i in (1, 0, 2))
+    ww = moments.spread[:, 1, 1] / size**2 / n + w**2
+    wwr = moments.spread[:, 0, 1] / size**2 / n + w * wr
+    # Not `w < 1`: a mean of exactly 1 may be summed to a little less, and the two cases differ by order 1 / n.
+    low = w < 1 - 1e-12
+    a, b = w * n / (1 + n), ww * n / (1 + n)
+    gap = a * a - b
+    gamma = np.where(low, -(1 + n) / n, (b - a) / gap)
+    beta = np.where(low, 0.0, (1 - a) / gap)
+    value = (-gamma * wr - beta * wwr) * n / (1 + n)
+    missing = np.maximum(0.0, 1 - (-gamma * w - beta * ww) * n / (1 + n))
+    value = value + missing * r
+    varies = moments.spread[:, 1, 1] > 0
+    slope = np.where(low, r, np.where(varies, moments.spread[:, 0, 1] / moments.spread[:, 1, 1], 0.0))
+    gradient = np.stack([1 / size, -slope / size, missing / size, -(wr - slope * w + missing * r) / size], axis=1)
+    return value, gradient
 
 
 def _rounding(products: Array, parts: Array, count: int) -> Array:

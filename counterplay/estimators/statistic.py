@@ -2,35 +2,38 @@
 
     statistic_of(shard) for each shard, merged in any order, gives the estimate of all of them at once
 
-to 1e-12 relative. Rows are folded in blocks, so temporaries stay in the processor's cache and no array of n x actions,
-or of n x policies beyond the evidence itself, is ever made. Policies do not influence each other: one alone
-gives the same bits as among a hundred.
+to 1e-12 relative. The importance family is folded by one compiled pass (`family.py`), other estimators block by block
+through their terms; no array of n x actions, or of n x policies beyond the evidence itself, is ever made. Policies
+do not influence each other: one alone gives the same bits as among a hundred.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from counterplay.errors import ConfigurationError, EvidenceError
-from counterplay.estimators.diagnostics import gate, t_quantile, weight_diagnostics
-from counterplay.estimators.estimate import Diagnostics, Estimate, number
+from counterplay.errors import EvidenceError
+from counterplay.estimators.answers import Asked, Rewards, answers
+from counterplay.estimators.estimate import Estimate
 from counterplay.estimators.evidence import Array, Codes, Evidence
-from counterplay.estimators.moments import Fold, Linear, cluster_sums_of, linearise, merge_folds, moments_of, units_of
+from counterplay.estimators.family import IMPORTANCE, fold_family, weights_name
+from counterplay.estimators.intervals import Bounds, Interval, Resampling, check_interval
+from counterplay.estimators.intervals.bootstrap import Replicates, replicates_of
+from counterplay.estimators.intervals.table import RESAMPLED
+from counterplay.estimators.moments import Fold, cluster_sums_of, linearise, merge_folds, moments_of, units_of
 from counterplay.estimators.table import resolve_all
 from counterplay.estimators.terms import Estimator
-from counterplay.estimators.weights import WeightSums, weight_sums_of
+from counterplay.estimators.tuning import Tuned, halves_of, parameter_of
+from counterplay.estimators.weighted import Weighted
+from counterplay.estimators.weights import LARGEST, TAIL, WeightSums, weight_sums_of
 
 BLOCK = 16_384
-"""Rows folded at once: 128 KiB an array. A constant, because it decides the last bits of every sum."""
+"""Rows folded at once where estimators give their terms: 128 KiB an array. A constant: it decides last bits."""
 
-IMPORTANCE = "importance"
-
-Interval = Literal["t", "normal"]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +41,26 @@ class Statistic:
     """All that is kept of n decisions.
 
     `folds`: the terms of each estimator, by name. `weights`: the weights, by the name that `weight_of` gives each
-    estimator (estimators that use the importance weights share one entry).
+    estimator (estimators that use the same weights share one entry). `replicates`: by estimator, where asked for.
+    `halves`: what remains of the grids of tuned estimators on the two halves of the decisions; None for an empty half.
     """
 
     estimators: tuple[Estimator, ...]
     policies: tuple[str, ...]
     n: int
+    rewards: Rewards
     folds: Mapping[str, Fold]
     weights: Mapping[str, WeightSums]
     weight_of: Mapping[str, str]
+    replicates: Mapping[str, Replicates]
+    halves: tuple[Statistic | None, Statistic | None] = (None, None)
+    resampling: Resampling | None = None
+    assumption: str = ""
 
     def add(self, batch: Evidence) -> Statistic:
         """This statistic with more decisions of the same policies."""
         floors = {name: sums.floors() for name, sums in self.weights.items()}
-        return self.merge(statistic_of(batch, self.estimators, floors=floors))
+        return self.merge(statistic_of(batch, self.estimators, resampling=self.resampling, floors=floors))
 
     def merge(self, other: Statistic) -> Statistic:
         """Two shards together. Raises `EvidenceError` where they speak of other policies or estimators."""
@@ -61,111 +70,198 @@ class Statistic:
                 f"Shards of {list(self.policies)} by {names[0]} and of {list(other.policies)} by {names[1]} do not "
                 "merge: policies and estimators must be the same, in the same order."
             )
+        if self.resampling != other.resampling:
+            raise EvidenceError("Shards were resampled with other seeds or draws; give all the same.")
         # Sums that leave the range of float64 become an estimate without a value, with that reason: no warning is due.
         with np.errstate(over="ignore", invalid="ignore"):
             return Statistic(
                 estimators=self.estimators,
                 policies=self.policies,
                 n=self.n + other.n,
-                folds={name: merge_folds(fold, other.folds[name]) for name, fold in self.folds.items()},
-                weights={name: sums.merge(other.weights[name]) for name, sums in self.weights.items()},
+                rewards=self.rewards.merge(other.rewards),
+                folds=_both(self.folds, other.folds, merge_folds),
+                weights=_both(self.weights, other.weights, WeightSums.merge),
                 weight_of=self.weight_of,
+                replicates=_both(self.replicates, other.replicates, Replicates.merge),
+                halves=(_either(self.halves[0], other.halves[0]), _either(self.halves[1], other.halves[1])),
+                resampling=self.resampling,
+                assumption=self.assumption or other.assumption,
             )
 
-    def estimate(self, level: float = 0.95, interval: Interval = "t") -> list[Estimate]:
+    def estimate(self, level: float = 0.95, interval: Interval = "t", bounds: Bounds | None = None) -> list[Estimate]:
         """One estimate for each policy and estimator, policies first.
 
-        `interval`: "t" with units - 1 degrees of freedom, or "normal". Both are right where the mean of the terms is
-        nearly normal: effective sample size in the hundreds. With rewards rarer than about 10 in the effective
-        sample they are too short on the side of the high values.
+        `interval`: see `intervals/table.py` for what each is good for. The default "t" is right where the mean of the
+        terms is nearly normal: effective sample size in the hundreds, more than ten rewarded decisions. `bounds`: what
+        is known of rewards and weights beforehand, for the intervals that rest on it. An interval that does not apply
+        to an estimator is left out, with the reason. Raises `ConfigurationError` for an unknown interval or level, and
+        `EvidenceError` where the log shows that the bounds are wrong.
         """
-        if not 0 < level < 1:
-            raise ConfigurationError(f"level is {level:g}; it must lie between 0 and 1, for example 0.95.")
-        if interval not in ("t", "normal"):
-            raise ConfigurationError(f"There is no interval '{interval}'. Known: normal, t.")
-        found: dict[tuple[int, str], Estimate] = {}
-        diagnoses = {name: weight_diagnostics(sums) for name, sums in self.weights.items()}
+        check_interval(interval, level)
+        asked = Asked(
+            n=self.n, rewards=self.rewards, assumption=self.assumption, level=level, interval=interval, bounds=bounds
+        )
+        found: dict[str, list[Estimate]] = {}
         for estimator in self.estimators:
-            moments = self.folds[estimator.name].moments()
-            linear = linearise(moments)
-            plain = Diagnostics(n=self.n, units=moments.count)
-            own = diagnoses.get(self.weight_of.get(estimator.name, ""), [plain])
-            for p, policy in enumerate(self.policies):
-                diagnosis = own[p if len(own) > 1 else 0]
-                found[p, estimator.name] = _estimate(policy, estimator, linear, p, diagnosis, level, interval)
-        return [found[p, e.name] for p in range(len(self.policies)) for e in self.estimators]
+            name = estimator.name
+            if isinstance(estimator, Tuned):
+                found[name] = self._tuned(estimator, asked)
+            else:
+                own = self.weights.get(self.weight_of.get(name, ""))
+                parts = self.folds[name], own, self.replicates.get(name)
+                found[name] = answers(self.policies, estimator, *parts, asked)
+        return [found[e.name][p] for p in range(len(self.policies)) for e in self.estimators]
+
+    def settled(self, estimator: Estimator) -> Estimator:
+        """An estimator of this statistic with its parameters chosen, ready to give terms; others pass through."""
+        return estimator.settle(self._chosen(estimator)) if isinstance(estimator, Tuned) else estimator
+
+    def _chosen(self, tuned: Tuned) -> tuple[Codes, Codes]:
+        """(P,) places in the grid for decisions of half 0, chosen on half 1, and the other way round."""
+        chosen = [np.zeros(len(self.policies), np.int64)] * 2
+        for i, half in enumerate(self.halves):
+            if half is not None:
+                linear = [linearise(half.folds[own.name].moments(), own.form) for own in tuned.grid]
+                chosen[1 - i] = tuned.choose(linear)
+        return chosen[0], chosen[1]
+
+    def _tuned(self, tuned: Tuned, asked: Asked) -> list[Estimate]:
+        chosen = self._chosen(tuned)
+        found = []
+        for p, policy in enumerate(self.policies):
+            used = [tuned.grid[places[p]] for places in chosen]
+            known = [(half, own) for half, own in zip(self.halves, used, strict=True) if half is not None]
+            fold, weights, replicates = _sum_of([half.policy(p, own) for half, own in known])
+            told = " and ".join(dict.fromkeys(f"{parameter_of(own):g}" for own in used))
+            found += answers([policy], tuned.using(used), fold, weights, replicates, asked, chosen=told)
+        return found
+
+    def policy(self, p: int, estimator: Estimator) -> tuple[Fold, WeightSums, Replicates | None]:
+        """What remains of one policy under one estimator, for a single policy."""
+        replicates = self.replicates.get(estimator.name)
+        return (
+            self.folds[estimator.name].policy(p),
+            self.weights[self.weight_of[estimator.name]].policy(p),
+            None if replicates is None else replicates.policy(p),
+        )
 
 
-def _estimate(
-    policy: str, estimator: Estimator, linear: Linear, p: int, diagnosis: Diagnostics, level: float, interval: Interval
-) -> Estimate:
-    value, error = number(linear.value[p]), number(linear.std_error[p])
-    if estimator.weight_mean != "one":
-        # The mean of shrunken or matching weights is not meant to be 1: a test would accuse an innocent log.
-        diagnosis = replace(diagnosis, mean_weight_p=None, share_without_support=None)
-    verdict, reason = gate(diagnosis, estimator, error)
-    if diagnosis.largest_weight == 0:
-        cut = estimator.weight_mean == "shrunk"
-        reason = "every weight is cut off" if cut else "no logged decision has an action of this policy"
-        value, error, verdict = None, None, "unreliable"
-    elif value is None:
-        error, verdict, reason = None, "unreliable", "the sums leave the range of floating-point numbers"
-    half = math.nan if error is None else _quantile(level, diagnosis.units, interval) * error
-    return Estimate(
-        policy=policy,
-        estimator=estimator.name,
-        value=value,
-        std_error=error,
-        low=None if value is None else number(value - half),
-        high=None if value is None else number(value + half),
-        level=level,
-        n=diagnosis.n,
-        diagnostics=diagnosis,
-        gate=verdict,
-        reason=reason,
-    )
+def _both(
+    left: Mapping[str, Part], right: Mapping[str, Part], merge: Callable[[Part, Part], Part]
+) -> Mapping[str, Part]:
+    return {name: merge(part, right[name]) for name, part in left.items()}
 
 
-def _quantile(level: float, units: int, interval: Interval) -> float:
-    if interval == "t":
-        return t_quantile(level, units)
-    from scipy.special import ndtri
+def _either(left: Statistic | None, right: Statistic | None) -> Statistic | None:
+    return left.merge(right) if left is not None and right is not None else left or right
 
-    return float(ndtri(0.5 + level / 2))
+
+def _sum_of(
+    parts: list[tuple[Fold, WeightSums, Replicates | None]],
+) -> tuple[Fold, WeightSums, Replicates | None]:
+    fold, weights, replicates = parts[0]
+    for other, its_weights, its_replicates in parts[1:]:
+        fold, weights = merge_folds(fold, other), weights.merge(its_weights)
+        if replicates is not None and its_replicates is not None:
+            replicates = replicates.merge(its_replicates)
+    return fold, weights, replicates
 
 
 def statistic_of(
     evidence: Evidence,
     estimators: str | Estimator | Iterable[str | Estimator] = ("ips", "snips", "dr"),
     *,
+    resampling: Resampling | None = None,
     floors: Mapping[str, Array] | None = None,
 ) -> Statistic:
     """The statistic of one shard. Raises `MissingEvidenceError` where an estimator needs what the evidence lacks.
 
+    `resampling` is needed by the intervals `percentile` and `bca`: `draws` products a decision, policy and estimator.
     `floors` only saves time: weights below them cannot reach the tail of the shard this one will be merged into.
     """
     chosen = resolve_all(estimators)
     for estimator in chosen:
         estimator.require(evidence)
+    plain = tuple(estimator for estimator in chosen if not isinstance(estimator, Tuned))
     clusters = units_of(evidence)
-    if clusters is not None:
-        return _fold(evidence, chosen, clusters, floors or {})
-    found: Statistic | None = None
+    folds, weights, weight_of = _folds(evidence, plain, clusters, floors or {})
+    grids = {own.name: own for estimator in chosen if isinstance(estimator, Tuned) for own in estimator.grid}
+    return Statistic(
+        estimators=chosen,
+        policies=evidence.policies,
+        n=len(evidence),
+        rewards=Rewards.of(evidence, model=any("q_target" in estimator.needs for estimator in chosen)),
+        folds=folds,
+        weights=weights,
+        weight_of=weight_of,
+        replicates=_replicates(evidence, plain, resampling),
+        halves=_halves(evidence, tuple(grids.values()), resampling) if grids else (None, None),
+        resampling=resampling,
+        assumption=evidence.assumption,
+    )
+
+
+def _halves(
+    evidence: Evidence, grid: tuple[Estimator, ...], resampling: Resampling | None
+) -> tuple[Statistic | None, Statistic | None]:
+    half = halves_of(evidence)
+    found = []
+    for own in (0, 1):
+        rows = np.flatnonzero(half == own)
+        part = evidence.chosen(rows) if len(rows) else None
+        found.append(None if part is None else statistic_of(part, grid, resampling=resampling))
+    return found[0], found[1]
+
+
+def _replicates(
+    evidence: Evidence, estimators: tuple[Estimator, ...], resampling: Resampling | None
+) -> Mapping[str, Replicates]:
+    found: Mapping[str, Replicates] = {}
+    if resampling is None:
+        return found
     for start in range(0, len(evidence), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(evidence)))
-        low = floors if found is None else {name: sums.floors() for name, sums in found.weights.items()}
-        block = _fold(evidence.part(rows), chosen, None, low or {})
-        found = block if found is None else found.merge(block)
-    assert found is not None
+        block = evidence.part(slice(start, min(start + BLOCK, len(evidence))))
+        own = replicates_of(block, {e.name: e.terms(block) for e in estimators if e.form == "ratio"}, resampling)
+        found = _both(found, own, Replicates.merge) if found else own
     return found
 
 
-def _fold(
+Folds = tuple[dict[str, Fold], dict[str, WeightSums], dict[str, str]]
+
+
+def _folds(
     evidence: Evidence,
     estimators: tuple[Estimator, ...],
     clusters: tuple[Codes, Codes] | None,
     floors: Mapping[str, Array],
-) -> Statistic:
+) -> Folds:
+    if clusters is not None:
+        return _through_terms(evidence, estimators, clusters, floors)
+    members = {e.name: e.terms for e in estimators if isinstance(e.terms, Weighted)}
+    others = tuple(e for e in estimators if e.name not in members)
+    folds: dict[str, Fold] = {}
+    weights: dict[str, WeightSums] = {}
+    if members:
+        moments, weights = fold_family(evidence, members, floors.get(IMPORTANCE))
+        folds.update(moments)
+    weight_of = {name: weights_name(member) for name, member in members.items()}
+    for start in range(0, len(evidence) if others else 0, BLOCK):
+        block = evidence.part(slice(start, min(start + BLOCK, len(evidence))))
+        own, own_weights, own_weight_of = _through_terms(block, others, None, floors)
+        for name, fold in own.items():
+            folds[name] = merge_folds(folds[name], fold) if name in folds else fold
+        for name, sums in own_weights.items():
+            weights[name] = weights[name].merge(sums) if start else sums
+        weight_of |= own_weight_of
+    return folds, weights, weight_of
+
+
+def _through_terms(
+    evidence: Evidence,
+    estimators: tuple[Estimator, ...],
+    clusters: tuple[Codes, Codes] | None,
+    floors: Mapping[str, Array],
+) -> Folds:
     policies = len(evidence.policies)
     folds: dict[str, Fold] = {}
     weights: dict[str, WeightSums] = {}
@@ -178,19 +274,14 @@ def _fold(
             )
         if terms.weight is None:
             continue
-        # The evidence computes its importance weights once, so the very same array tells that they are shared.
-        shared = evidence.propensity is not None and terms.weight is evidence.weight
-        key = weight_of[estimator.name] = IMPORTANCE if shared else estimator.name
+        member = estimator.terms
+        key = weight_of[estimator.name] = weights_name(member) if isinstance(member, Weighted) else estimator.name
         if key not in weights:
-            weights[key] = weight_sums_of(terms.weight, clusters, floors.get(key))
-    return Statistic(
-        estimators=estimators,
-        policies=evidence.policies,
-        n=len(evidence),
-        folds=folds,
-        weights=weights,
-        weight_of=weight_of,
-    )
+            keep = LARGEST if estimator.weight_mean == "shrunk" else TAIL
+            shrunk = isinstance(member, Weighted) and keep == LARGEST
+            heaviest = evidence.weight.max(axis=1) if shrunk else None
+            weights[key] = weight_sums_of(terms.weight, clusters, floors.get(key), keep, heaviest)
+    return folds, weights, weight_of
 
 
 def evaluate(
@@ -198,10 +289,19 @@ def evaluate(
     estimators: str | Estimator | Iterable[str | Estimator] = ("ips", "snips", "dr"),
     level: float = 0.95,
     interval: Interval = "t",
+    *,
+    bounds: Bounds | None = None,
+    resampling: Resampling | None = None,
 ) -> list[Estimate]:
-    """Estimates of every policy by every estimator, in one pass: policies first, estimators in the order given."""
+    """Estimates of every policy by every estimator, in one pass: policies first, estimators in the order given.
+
+    `interval`, `bounds`: see `Statistic.estimate`. The bootstrap intervals take `Resampling()` where none is given.
+    """
+    check_interval(interval, level)
     clusters = evidence.cluster
     if clusters is not None and len(np.unique(clusters)) == len(evidence):
         # Here nothing is merged later, so clusters of one decision need no table of clusters.
         evidence = evidence.part(slice(None), clustered=False)
-    return statistic_of(evidence, estimators).estimate(level, interval)
+    if interval in RESAMPLED and resampling is None:
+        resampling = Resampling()
+    return statistic_of(evidence, estimators, resampling=resampling).estimate(level, interval, bounds)

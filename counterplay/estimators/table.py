@@ -1,4 +1,4 @@
-"""The table of estimators. One formula covers the importance family:
+"""The table of estimators. One formula covers the importance family (`weighted.py`):
 
     value = mean(q_target) + sum(g(w) (r - q_logged)) / (n or sum(g(w))),    w = target / propensity
 
@@ -11,54 +11,46 @@ without a model q = 0; g is the identity, or shrinks large weights at the price 
 | `clipped_ips(c)` | - | min(w, c) | n | Ionides 2008; Bottou et al. 2013 |
 | `clipped_snips(c)` | - | min(w, c) | sum g(w) | the two above |
 | `subgaussian_ips(l)` | - | w / (1 - l + l w) | n | Metelli, Russo & Restelli 2021, power mean with s = -1 |
+| `cressie_read` | - | w | see `moments.control_variate` | Karampatziakis, Langford & Mineiro 2020 |
 | `dm` | q | 0 | n | Dudík et al. 2014 |
 | `dr` | q | w | n | Robins et al. 1994; Dudík et al. 2014 |
 | `sndr` | q | w | sum g(w) | Thomas & Brunskill 2016 |
 | `switch_dr(c)` | q | w if w <= c else 0 | n | Wang, Agarwal & Dudík 2017 |
 | `dros(l)` | q | l w / (w^2 + l) | n | Su et al. 2020 (optimistic shrinkage) |
+| `drps(c)` | q | min(w, c) | n | Su et al. 2020 (pessimistic shrinkage) |
 | `subgaussian_dr(l)` | q | w / (1 - l + l w) | n | Metelli et al. 2021 |
 | `on_policy` | - | 1 | n | the mean of what was seen |
 | `replay` | - | target in {0, 1} | sum g(w) | Li et al. 2011 |
 
+In place of a number may stand `slope` or `mse`: the parameter is then chosen from a grid, for each policy by itself
+(`tuning.py`). MRDR (Farajtabar et al. 2018) is `dr` with the reward model that its paper fits, balanced IPS `ips` with
+weights from a classifier (`models/`), MIPS and OffCEM are `ips` and `dr` on marginal evidence (`problems/`).
+
 Unbiased where propensities are right and every action the policy may take could have been logged: `ips`, `dr`. `dr`
-also stands when propensities are wrong and the model is right. `snips`, `sndr` have a bias of order 1/n. Shrunken
-ones are biased towards 0 (or towards the model) by what they cut off. `dm` is as wrong as its model. `replay` holds
-only where the logging policy was uniform over candidates, or where rejection already corrected for it.
+also stands when propensities are wrong and the model is right. `snips`, `sndr`, `cressie_read` are biased by order 1/n.
+Shrunken ones are biased towards 0 (or towards the model) by what they cut off. `dm` is as wrong as its model.
+`replay` holds only where the logging policy was uniform over candidates, or where rejection already corrected for it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import partial
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
 from counterplay.errors import ConfigurationError, EvidenceError, nearest
-from counterplay.estimators.evidence import Array, Evidence
+from counterplay.estimators.evidence import Evidence
 from counterplay.estimators.terms import Estimator, Terms
-
-Shrink = Callable[[Array], Array]
+from counterplay.estimators.tuning import LIMITS, RULES, SHARES, Rule, Tuned, tuned_estimator
+from counterplay.estimators.weighted import Kind, Shrinkage, Weighted
 
 MODEL = ("q_logged", "q_target")
 
 
-# Partials of functions at module level, not closures: statistics travel between processes with their estimators.
-
-
-def _importance(evidence: Evidence, *, shrink: Shrink | None = None, normalise: bool = False) -> Terms:
-    weight = evidence.weight if shrink is None else shrink(evidence.weight)
-    return Terms(weight * evidence.reward, weight if normalise else 1.0, 0.0, weight)
-
-
-def _doubly_robust(evidence: Evidence, *, shrink: Shrink | None = None, normalise: bool = False) -> Terms:
-    assert evidence.q_logged is not None
-    assert evidence.q_target is not None
-    weight = evidence.weight if shrink is None else shrink(evidence.weight)
-    correction = weight * (evidence.reward - evidence.q_logged)
-    if normalise:
-        return Terms(correction, weight, evidence.q_target, weight)
-    return Terms(evidence.q_target + correction, 1.0, 0.0, weight)
+# Functions at module level, not closures: statistics travel between processes with their estimators.
 
 
 def _model_terms(evidence: Evidence) -> Terms:
@@ -80,38 +72,42 @@ def _replay_terms(evidence: Evidence) -> Terms:
     return Terms(target * evidence.reward, target, 0.0, target)
 
 
-def _clip(weight: Array, limit: float) -> Array:
-    return np.minimum(weight, limit)
+def _reward_width(reward: float, _weight: float) -> float:
+    return reward
 
 
-def _subgaussian(weight: Array, share: float) -> Array:
-    return weight / (1 - share + share * weight)
-
-
-def _switch(weight: Array, limit: float) -> Array:
-    return np.where(weight <= limit, weight, 0.0)
-
-
-def _optimistic(weight: Array, size: float) -> Array:
-    # size * w / (w^2 + size), written so that neither 1e12 weights nor size = inf overflow.
-    return weight / (weight * (weight / size) + 1.0)
+def _member(name: str, member: Weighted, **fields: Any) -> Estimator:
+    return Estimator(
+        name=name,
+        terms=member,
+        needs=("propensity", *MODEL) if member.baseline == "model" else ("propensity",),
+        normalised=member.normalised,
+        width=member.width,
+        **fields,
+    )
 
 
 _DM_CAUTION = "the interval holds the spread of the model's predictions, not the model's error"
 
 FIXED: tuple[Estimator, ...] = (
-    Estimator(
-        name="ips",
+    _member(
+        "ips",
+        Weighted(),
         aliases=("ipw", "iw", "importance_sampling", "inverse_propensity_score"),
         paper="Horvitz & Thompson 1952; Dudík et al. 2014",
-        terms=_importance,
     ),
-    Estimator(
-        name="snips",
+    _member(
+        "snips",
+        Weighted(normalised=True),
         aliases=("snipw", "wis", "sn_ips", "self_normalized_ips", "hajek"),
         paper="Hájek 1971; Swaminathan & Joachims 2015",
-        terms=partial(_importance, normalise=True),
-        normalised=True,
+    ),
+    _member(
+        "cressie_read",
+        Weighted(baseline="reward", normalised=True),
+        aliases=("cressieread", "empirical_likelihood", "cr"),
+        paper="Karampatziakis, Langford & Mineiro 2020",
+        form="control",
     ),
     Estimator(
         name="dm",
@@ -121,21 +117,19 @@ FIXED: tuple[Estimator, ...] = (
         terms=_model_terms,
         weight_mean="free",
         caution=_DM_CAUTION,
+        width=_reward_width,
     ),
-    Estimator(
-        name="dr",
+    _member(
+        "dr",
+        Weighted(baseline="model"),
         aliases=("doubly_robust", "aipw"),
         paper="Robins et al. 1994; Dudík et al. 2014",
-        needs=("propensity", *MODEL),
-        terms=_doubly_robust,
     ),
-    Estimator(
-        name="sndr",
+    _member(
+        "sndr",
+        Weighted(baseline="model", normalised=True),
         aliases=("sn_dr", "wdr", "self_normalized_dr"),
         paper="Thomas & Brunskill 2016",
-        needs=("propensity", *MODEL),
-        terms=partial(_doubly_robust, normalise=True),
-        normalised=True,
     ),
     Estimator(
         name="on_policy",
@@ -144,6 +138,7 @@ FIXED: tuple[Estimator, ...] = (
         needs=(),
         terms=_on_policy_terms,
         normalised=True,
+        width=_reward_width,
     ),
     Estimator(
         name="replay",
@@ -153,66 +148,66 @@ FIXED: tuple[Estimator, ...] = (
         terms=_replay_terms,
         weight_mean="free",
         normalised=True,
+        width=_reward_width,
     ),
 )
 
 
 def clipped_ips(limit: float) -> Estimator:
     """IPS with weights cut at `limit` > 0 (Bottou et al. 2013); biased towards 0 by what is cut. inf: IPS."""
-    return _with_parameter(
-        "clipped_ips", "limit", limit, np.inf, partial(_importance, shrink=partial(_clip, limit=limit))
-    )
+    return _shrunk("clipped_ips", limit)
 
 
 def clipped_snips(limit: float) -> Estimator:
     """SNIPS with weights cut at `limit` > 0. inf: SNIPS."""
-    terms = partial(_importance, shrink=partial(_clip, limit=limit), normalise=True)
-    return _with_parameter("clipped_snips", "limit", limit, np.inf, terms, normalised=True)
+    return _shrunk("clipped_snips", limit)
 
 
 def subgaussian_ips(share: float) -> Estimator:
     """IPS with weights w / (1 - share + share w), share in [0, 1] (Metelli et al. 2021). 0: IPS; 1: every weight 1."""
-    return _with_parameter(
-        "subgaussian_ips", "share", share, 1.0, partial(_importance, shrink=partial(_subgaussian, share=share))
-    )
+    return _shrunk("subgaussian_ips", share)
 
 
 def switch_dr(limit: float) -> Estimator:
     """DR where w <= limit, the model elsewhere (Wang et al. 2017). inf: DR."""
-    return _with_parameter(
-        "switch_dr", "limit", limit, np.inf, partial(_doubly_robust, shrink=partial(_switch, limit=limit))
-    )
+    return _shrunk("switch_dr", limit)
 
 
 def dros(size: float) -> Estimator:
     """DR with optimistic shrinkage, size > 0 (Su et al. 2020). inf: DR. There is no default: 0 would be DM unsaid."""
-    return _with_parameter(
-        "dros", "size", size, np.inf, partial(_doubly_robust, shrink=partial(_optimistic, size=size))
-    )
+    return _shrunk("dros", size)
+
+
+def drps(limit: float) -> Estimator:
+    """DR with pessimistic shrinkage: weights cut at `limit` > 0 (Su et al. 2020). inf: DR."""
+    return _shrunk("drps", limit)
 
 
 def subgaussian_dr(share: float) -> Estimator:
     """DR with weights w / (1 - share + share w), share in [0, 1] (Metelli et al. 2021). 0: DR."""
-    return _with_parameter(
-        "subgaussian_dr", "share", share, 1.0, partial(_doubly_robust, shrink=partial(_subgaussian, share=share))
-    )
+    return _shrunk("subgaussian_dr", share)
 
 
-def _with_parameter(
-    name: str, parameter: str, value: float, most: float, terms: Callable[[Evidence], Terms], normalised: bool = False
-) -> Estimator:
-    least_is_allowed = parameter == "share"
-    if not (value > 0 or (least_is_allowed and value == 0)) or value > most:
-        bounds = "in [0, 1]" if least_is_allowed else "above 0"
-        raise ConfigurationError(f"{name}: {parameter} is {value:g}; it must be {bounds}.")
-    return Estimator(
-        name=f"{name}({value:.12g})",
-        terms=terms,
-        needs=("propensity", *MODEL) if name.endswith(("dr", "dros")) else ("propensity",),
-        weight_mean="shrunk",
-        normalised=normalised,
-        paper=str(WITH_PARAMETER[name].__doc__),
-    )
+SHRINKING: dict[str, tuple[Kind, Weighted]] = {
+    "clipped_ips": ("clip", Weighted()),
+    "clipped_snips": ("clip", Weighted(normalised=True)),
+    "subgaussian_ips": ("subgaussian", Weighted()),
+    "switch_dr": ("switch", Weighted(baseline="model")),
+    "dros": ("optimistic", Weighted(baseline="model")),
+    "drps": ("clip", Weighted(baseline="model")),
+    "subgaussian_dr": ("subgaussian", Weighted(baseline="model")),
+}
+
+
+def _shrunk(name: str, value: float) -> Estimator:
+    kind, member = SHRINKING[name]
+    share = kind == "subgaussian"
+    if not (0 <= value <= 1 if share else value > 0):
+        raise ConfigurationError(
+            f"{name}: the parameter is {value:g}; it must be {'in [0, 1]' if share else 'above 0'}."
+        )
+    member = replace(member, shrinkage=Shrinkage(kind=kind, parameter=float(value)))
+    return _member(f"{name}({value:.12g})", member, weight_mean="shrunk", paper=str(WITH_PARAMETER[name].__doc__))
 
 
 WITH_PARAMETER: dict[str, Callable[[float], Estimator]] = {
@@ -221,8 +216,26 @@ WITH_PARAMETER: dict[str, Callable[[float], Estimator]] = {
     "subgaussian_ips": subgaussian_ips,
     "switch_dr": switch_dr,
     "dros": dros,
+    "drps": drps,
     "subgaussian_dr": subgaussian_dr,
 }
+
+ALL: tuple[str, ...] = (
+    "ips",
+    "snips",
+    "cressie_read",
+    "clipped_ips(slope)",
+    "clipped_snips(slope)",
+    "subgaussian_ips(slope)",
+    "dm",
+    "dr",
+    "sndr",
+    "switch_dr(slope)",
+    "dros(slope)",
+    "drps(slope)",
+    "subgaussian_dr(slope)",
+)
+"""What `all` asks for. Not `on_policy`, which looks at no policy, and not `replay`, which needs a uniform log."""
 
 _ALIASES = {
     **{alias: estimator.name for estimator in FIXED for alias in (estimator.name, *estimator.aliases)},
@@ -234,6 +247,7 @@ _ALIASES = {
     "sgipw": "subgaussian_ips",
     "switch": "switch_dr",
     "dr_os": "dros",
+    "dr_ps": "drps",
     "sgdr": "subgaussian_dr",
 }
 
@@ -254,11 +268,22 @@ def resolve(name: str | Estimator) -> Estimator:
         if found[2] is not None:
             raise ConfigurationError(f"Estimator '{known}' takes no parameter: write '{known}'.")
         return next(estimator for estimator in FIXED if estimator.name == known)
+    if found[2] in RULES:
+        return tuned(known, cast(Rule, found[2]))
     try:
         parameter = float(found[2])
     except (TypeError, ValueError):
-        raise ConfigurationError(f"Estimator '{known}' needs a number: write '{known}(0.5)' for example.") from None
+        raise ConfigurationError(
+            f"Estimator '{known}' needs a number, or a rule that chooses one: write '{known}(0.5)' or '{known}(slope)'."
+        ) from None
     return WITH_PARAMETER[known](parameter)
+
+
+def tuned(name: str, rule: Rule) -> Tuned:
+    """An estimator with a parameter that `rule` chooses for each policy: 'clipped_ips', 'slope'."""
+    share = SHRINKING[name][0] == "subgaussian"
+    grid = tuple(WITH_PARAMETER[name](value) for value in (SHARES if share else LIMITS))
+    return tuned_estimator(f"{name}({rule})", grid, rule)
 
 
 def _proposal(word: str) -> str:
@@ -268,9 +293,10 @@ def _proposal(word: str) -> str:
 
 
 def resolve_all(names: str | Estimator | Iterable[str | Estimator]) -> tuple[Estimator, ...]:
-    """Estimators by name; one that is asked for twice (under an alias) is answered once."""
+    """Estimators by name; `all` stands for those in `ALL`; one asked for twice (under an alias) is answered once."""
     if isinstance(names, str | Estimator):
         names = (names,)
+    names = [own for name in names for own in (ALL if name == "all" else (name,))]
     found = {estimator.name: estimator for estimator in map(resolve, names)}
     if not found:
         raise ConfigurationError("No estimator was asked for: 'ips', 'snips' and 'dr' are a good beginning.")

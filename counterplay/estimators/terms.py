@@ -17,6 +17,8 @@ from counterplay.estimators.evidence import Array, Evidence
 
 WeightMean = Literal["one", "shrunk", "free"]
 
+Form = Literal["ratio", "control"]
+
 MISSING = {
     "propensity": (
         "propensities; this log has none. Log them, evaluate with 'dm' (a reward model) or 'replay' (matching), "
@@ -57,6 +59,10 @@ class Estimator:
     - `weight_mean`: what the mean weight should be. "one": 1 where propensities are right and support is full, and
       a deviation is alarming; "shrunk": at most 1, on purpose, what is missing is bias; "free": says nothing.
     - `normalised`: a constant reward c gives exactly c, with an interval of width zero.
+    - `form`: "ratio" is the formula above; "control" corrects the numerator by the chance deviation of the denominator
+      from 1 (`moments.control_variate`).
+    - `width`: from the width of the range of rewards and the largest weight possible to how far apart numerator +
+      baseline - v denominator of two decisions can be, v being any value in the range; None where nobody knows.
     - `caution`: a reason why this estimator never earns the gate `ok`.
     """
 
@@ -67,6 +73,8 @@ class Estimator:
     paper: str = ""
     weight_mean: WeightMean = "one"
     normalised: bool = False
+    form: Form = "ratio"
+    width: Callable[[float, float], float] | None = None
     caution: str = ""
 
     def require(self, evidence: Evidence) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,13 +13,17 @@ from counterplay.estimators.terms import Terms
 TAIL = 4096
 """How many of the largest weights are kept: as many as Pareto k wants (3 sqrt n) up to 1.8 million decisions."""
 
+LARGEST = 1
+"""How many are kept of shrunken weights: they are bounded, so a tail has nothing to tell."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSums:
     """Over n decisions, for P policies (or for 1, where all policies share the weights).
 
     `total`, `squares`, `zeros` (P,): sums of w, w^2 and [w = 0]; `tail`: P arrays with the largest positive weights,
-    ascending, at most `TAIL` of them; `mean`: the moments behind the test of the mean weight, clusters as units.
+    ascending, at most `keep` of them; `heaviest` (P,): the largest before anything was shrunk; `mean`: the moments
+    behind the test of the mean weight, clusters as units.
     """
 
     n: int
@@ -28,6 +32,8 @@ class WeightSums:
     zeros: Array
     tail: tuple[Array, ...]
     mean: Fold
+    heaviest: Array
+    keep: int = TAIL
 
     def merge(self, other: WeightSums) -> WeightSums:
         """Both shards together."""
@@ -36,17 +42,42 @@ class WeightSums:
             total=self.total + other.total,
             squares=self.squares + other.squares,
             zeros=self.zeros + other.zeros,
-            tail=tuple(_largest(np.concatenate(pair)) for pair in zip(self.tail, other.tail, strict=True)),
+            tail=tuple(largest_of(np.concatenate(pair), self.keep) for pair in zip(self.tail, other.tail, strict=True)),
             mean=merge_folds(self.mean, other.mean),
+            heaviest=np.maximum(self.heaviest, other.heaviest),
+            keep=self.keep,
+        )
+
+    def policy(self, p: int) -> WeightSums:
+        """Of one policy alone."""
+        p = min(p, len(self.total) - 1)
+        own = slice(p, p + 1)
+        return replace(
+            self,
+            total=self.total[own],
+            squares=self.squares[own],
+            zeros=self.zeros[own],
+            tail=self.tail[own],
+            mean=self.mean.policy(p),
+            heaviest=self.heaviest[own],
         )
 
     def floors(self) -> Array:
         """(P,) a weight that is not above this cannot change the tail."""
-        return np.array([tail[0] if len(tail) == TAIL else 0.0 for tail in self.tail])
+        return np.array([tail[0] if len(tail) == self.keep else 0.0 for tail in self.tail])
 
 
-def weight_sums_of(weight: Array, clusters: tuple[Codes, Codes] | None, floors: Array | None = None) -> WeightSums:
-    """The sums of (P, n) weights. `floors` (P,) spares the sorting of weights that another shard's tail excludes."""
+def weight_sums_of(
+    weight: Array,
+    clusters: tuple[Codes, Codes] | None,
+    floors: Array | None = None,
+    keep: int = TAIL,
+    heaviest: Array | None = None,
+) -> WeightSums:
+    """The sums of (P, n) weights; `heaviest` (P,) where they were shrunk.
+
+    `floors` (P,) spares the sorting of weights that another shard's tail excludes.
+    """
     policies, n = weight.shape
     low = np.zeros(policies) if floors is None else floors
     with np.errstate(over="ignore"):
@@ -57,12 +88,15 @@ def weight_sums_of(weight: Array, clusters: tuple[Codes, Codes] | None, floors: 
         total=np.add.reduce(weight, axis=1),
         squares=squares,
         zeros=n - np.count_nonzero(weight, axis=1).astype(np.float64),
-        tail=tuple(_largest(row[row > least]) for row, least in zip(weight, low, strict=True)),
+        tail=tuple(largest_of(row[row > least], keep) for row, least in zip(weight, low, strict=True)),
         mean=moments_of(terms, policies) if clusters is None else cluster_sums_of(terms, policies, *clusters),
+        heaviest=weight.max(axis=1) if heaviest is None else heaviest,
+        keep=keep,
     )
 
 
-def _largest(weights: Array) -> Array:
-    if len(weights) > TAIL:
-        weights = np.partition(weights, len(weights) - TAIL)[-TAIL:]
+def largest_of(weights: Array, keep: int) -> Array:
+    """The `keep` largest of some weights, ascending."""
+    if len(weights) > keep:
+        weights = np.partition(weights, len(weights) - keep)[-keep:]
     return np.sort(weights)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterplay.estimators import Evidence, evaluate
-from counterplay.estimators.compare import compare
+from counterplay.estimators.comparison import compare
 from counterplay.estimators.table import resolve_all
 from counterplay.replay.agents import Bandit, Hybrid
 from counterplay.replay.evidence import exact_values, gather_evidence

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from counterplay.errors import InputError, MissingEvidenceError
 from counterplay.estimators.evidence import Evidence
-from counterplay.estimators.reward_model import CrossFittedRidge, assign_folds
+from counterplay.estimators.models import CrossFittedRidge, assign_folds
 from counterplay.logs.log import Log, Outcomes
 from counterplay.replay.policies import Policy, allowed, blocks
 

@@ -140,7 +140,7 @@ def test_impossible_level(level: float) -> None:
 
 
 def test_unknown_interval() -> None:
-    with pytest.raises(ConfigurationError, match="Known: normal, t"):
+    with pytest.raises(ConfigurationError, match="There is no interval 'bootstrap'"):
         evaluate(_evidence(), "ips", interval="bootstrap")  # type: ignore[arg-type]
 
 

@@ -1,8 +1,7 @@
-"""Blocks, shards, clusters, diagnostics, comparison, reward models."""
+"""Blocks, shards, clusters, diagnostics, reward models."""
 
 from __future__ import annotations
 
-import json
 import pickle
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +16,6 @@ from counterplay.estimators import (
     Evidence,
     NormalEquations,
     assign_folds,
-    compare,
     evaluate,
     resolve,
 )
@@ -188,89 +186,6 @@ def test_the_order_of_estimates() -> None:
         ("policy 1", "snips"),
         ("policy 1", "ips"),
     ]
-
-
-def _race(n: int = 4000, policies: int = 6, lift: float = 0.0, seed: int = 0) -> Evidence:
-    rng = np.random.default_rng(seed)
-    reward = (rng.random(n) < 0.3).astype(float)
-    propensity = np.full(n, 0.5)
-    target = np.clip(0.5 + 0.2 * rng.standard_normal((policies, n)), 0, 1)
-    target[1] = np.clip(target[1] + lift * (reward - 0.3), 0, 1)
-    return Evidence(reward=reward, propensity=propensity, target=target)
-
-
-def test_differences_are_paired() -> None:
-    evidence = _race(lift=0.3)
-    found = compare(evidence, "policy 0", "ips")
-    terms = evidence.weight * evidence.reward
-    for p, difference in enumerate(found, start=1):
-        d = terms[p] - terms[0]
-        assert difference.policy == f"policy {p}"
-        assert difference.value == pytest.approx(d.mean(), rel=1e-9)
-        assert difference.std_error == pytest.approx(d.std(ddof=1) / np.sqrt(len(d)), rel=1e-9)
-        assert difference.low_all < difference.low < difference.high < difference.high_all
-        assert difference.p_value <= difference.p_max_t <= 1
-        assert difference.p_value <= difference.p_holm <= 1
-        json.dumps(difference.to_json(), allow_nan=False)
-    assert found[0].p_holm < 1e-6
-    own = {e.policy: e for e in evaluate(evidence, "ips")}
-    unpaired = np.hypot(own["policy 0"].std_error, own["policy 2"].std_error)
-    assert found[1].std_error < unpaired
-
-
-def test_the_same_seed_gives_the_same_bytes() -> None:
-    evidence = _race()
-    assert compare(evidence, "policy 0", seed=3) == compare(evidence, "policy 0", seed=3)
-
-
-def test_simultaneous_intervals_bound_the_chance_of_any_error() -> None:
-    draws = 200
-    wrong = {"each": 0, "all": 0, "holm": 0}
-    for seed in range(draws):
-        found = compare(_race(1000, 8, seed=seed), "policy 0", "snips", seed=seed, draws=2000)
-        wrong["each"] += any(d.low > 0 or d.high < 0 for d in found)
-        wrong["all"] += any(d.low_all > 0 or d.high_all < 0 for d in found)
-        wrong["holm"] += any(d.p_holm < 0.05 for d in found)
-    limit = 0.05 + 4 * np.sqrt(0.05 * 0.95 / draws)
-    assert wrong["all"] / draws < limit
-    assert wrong["holm"] / draws < limit
-    assert wrong["each"] / draws > limit
-
-
-def test_clustered_comparison_equals_duplicated_rows() -> None:
-    evidence = _race(500)
-    rows = np.repeat(np.arange(500), 3)
-    thrice = Evidence(
-        reward=evidence.reward[rows],
-        propensity=np.full(1500, 0.5),
-        target=evidence.target[:, rows],
-        cluster=rows,
-    )
-    for one, three in zip(compare(evidence, "policy 0"), compare(thrice, "policy 0"), strict=True):
-        assert three.std_error == pytest.approx(one.std_error, rel=1e-9)
-        assert three.p_value == pytest.approx(one.p_value, rel=1e-9)
-
-
-def test_a_policy_equal_to_the_baseline() -> None:
-    evidence = _race(policies=2)
-    same = replace(evidence, target=np.stack([evidence.target[0]] * 2))
-    (difference,) = compare(same, "policy 0")
-    assert (difference.value, difference.low_all, difference.high_all, difference.p_value) == (0, 0, 0, 1)
-
-
-def test_a_policy_without_weight_has_no_difference() -> None:
-    evidence = _race(policies=3)
-    target = evidence.target.copy()
-    target[2] = 0
-    first, second = compare(replace(evidence, target=target), "policy 0")
-    assert first.value is not None
-    assert (second.value, second.low, second.p_holm, second.gate) == (None, None, None, "unreliable")
-    assert second.reason.startswith("policy 2: no logged decision")
-
-
-def test_unknown_baseline() -> None:
-    with pytest.raises(ConfigurationError, match="Did you mean 'policy"):
-        compare(_race(), "polcy 0")
 
 
 def test_folds_are_pure_and_keep_clusters_together() -> None:

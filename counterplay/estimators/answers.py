@@ -1,0 +1,160 @@
+"""From what remains of n decisions to estimates: value, interval, diagnostics and gate, or the reason for none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from counterplay.errors import EvidenceError
+from counterplay.estimators.diagnostics import gate, weight_diagnostics
+from counterplay.estimators.estimate import Diagnostics, Estimate, number
+from counterplay.estimators.evidence import Evidence
+from counterplay.estimators.intervals.basis import Basis
+from counterplay.estimators.intervals.bootstrap import Replicates
+from counterplay.estimators.intervals.bounds import Bounds
+from counterplay.estimators.intervals.table import INTERVALS, Interval
+from counterplay.estimators.moments import Fold, linearise
+from counterplay.estimators.terms import Estimator
+from counterplay.estimators.weights import WeightSums
+
+SLACK = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewards:
+    """What was seen of rewards: their range, whether all are 0 or 1, and the range of a reward model's predictions."""
+
+    low: float
+    high: float
+    binary: bool
+    predicted: tuple[float, float]
+
+    @classmethod
+    def of(cls, evidence: Evidence, model: bool) -> Rewards:
+        """The rewards of a shard; with `model` also the predictions."""
+        reward = evidence.reward
+        predicted = [q for q in (evidence.q_logged, evidence.q_target) if q is not None and model]
+        return cls(
+            low=float(reward.min()),
+            high=float(reward.max()),
+            binary=bool(((reward == 0) | (reward == 1)).all()),
+            predicted=(min((float(q.min()) for q in predicted), default=np.inf),
+                       max((float(q.max()) for q in predicted), default=-np.inf)),
+        )  # fmt: skip
+
+    def merge(self, other: Rewards) -> Rewards:
+        """Both shards together."""
+        (a, b), (c, d) = self.predicted, other.predicted
+        return Rewards(
+            low=min(self.low, other.low),
+            high=max(self.high, other.high),
+            binary=self.binary and other.binary,
+            predicted=(min(a, c), max(b, d)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of a statistic, and what holds for all of its estimators."""
+
+    n: int
+    rewards: Rewards
+    assumption: str
+    level: float
+    interval: Interval
+    bounds: Bounds | None
+
+    def check(self, weights: WeightSums | None) -> None:
+        """Raise `EvidenceError` where the log shows that the bounds are wrong."""
+        if self.bounds is None:
+            return
+        low, high = self.bounds.reward
+        slack = SLACK * (high - low)
+        if self.rewards.low < low - slack or self.rewards.high > high + slack:
+            seen = self.rewards.low if self.rewards.low < low - slack else self.rewards.high
+            raise EvidenceError(f"A reward is {seen:g}, outside the range from {low:g} to {high:g} that was given.")
+        heaviest = 0.0 if weights is None else float(weights.heaviest.max())
+        if heaviest > self.bounds.weight * (1 + SLACK):
+            raise EvidenceError(f"A weight is {heaviest:g}, above the largest weight of {self.bounds.weight:g} given.")
+
+    def predictions_fit(self) -> bool:
+        """Whether every prediction of a reward model lies in the range that was given."""
+        if self.bounds is None:
+            return True
+        (least, most), (low, high) = self.rewards.predicted, self.bounds.reward
+        return least >= low - SLACK * (high - low) and most <= high + SLACK * (high - low)
+
+
+def answers(
+    policies: Sequence[str],
+    estimator: Estimator,
+    fold: Fold,
+    weights: WeightSums | None,
+    replicates: Replicates | None,
+    asked: Asked,
+    chosen: str = "",
+) -> list[Estimate]:
+    """One estimate for each policy."""
+    asked.check(weights)
+    moments = fold.moments()
+    linear = linearise(moments, estimator.form)
+    shape = len(policies)
+    largest, heaviest = np.full(shape, np.nan), np.full(shape, np.nan)
+    diagnoses = [Diagnostics(n=asked.n, units=moments.count)]
+    if weights is not None:
+        diagnoses = weight_diagnostics(weights)
+        heaviest[:] = weights.heaviest
+        largest[:] = [float(tail[-1]) if len(tail) else 0.0 for tail in weights.tail]
+    basis = Basis(
+        estimator=estimator, fold=fold, moments=moments, linear=linear, largest_weight=largest,
+        binary=asked.rewards.binary, level=asked.level, bounds=asked.bounds, replicates=replicates,
+    )  # fmt: skip
+    ends = INTERVALS[asked.interval](basis)
+    if asked.interval in ("hoeffding", "bernstein") and "q_target" in estimator.needs and not asked.predictions_fit():
+        ends = "the reward model predicts rewards outside the range that was given"
+    missing = ends if isinstance(ends, str) else ""
+    low, high = (np.full(shape, np.nan),) * 2 if isinstance(ends, str) else ends
+    terms = moments.effective_terms()
+    found = []
+    for p, policy in enumerate(policies):
+        diagnosis = replace(
+            diagnoses[p if len(diagnoses) > 1 else 0], effective_terms=number(float(terms[p])), chosen=chosen
+        )
+        one = Estimate(
+            policy=policy, estimator=estimator.name, value=number(linear.value[p]),
+            std_error=number(linear.std_error[p]), low=number(low[p]), high=number(high[p]), level=asked.level,
+            interval=asked.interval, n=asked.n, diagnostics=diagnosis, gate="ok", reason="",
+        )  # fmt: skip
+        found.append(_judged(one, estimator, asked, heaviest[p], missing))
+    return found
+
+
+def _judged(estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: float, missing: str) -> Estimate:
+    diagnosis = estimate.diagnostics
+    if estimator.weight_mean != "one":
+        # The mean of shrunken or matching weights is not meant to be 1: a test would accuse an innocent log.
+        diagnosis = replace(diagnosis, mean_weight_p=None, share_without_support=None)
+    verdict, reason = gate(diagnosis, estimator, estimate.std_error)
+    if verdict == "ok" and asked.assumption:
+        verdict, reason = "caution", asked.assumption
+    if heaviest == 0:
+        return _without_value(
+            replace(estimate, diagnostics=diagnosis), "no logged decision has an action of this policy"
+        )
+    if diagnosis.largest_weight == 0 and "q_target" not in estimator.needs:
+        return _without_value(replace(estimate, diagnostics=diagnosis), "every weight is cut off")
+    if estimate.value is None:
+        return _without_value(
+            replace(estimate, diagnostics=diagnosis), "the sums leave the range of floating-point numbers"
+        )
+    if estimate.low is None and diagnosis.units > 1:
+        why = missing or "too few replicates have a value"
+        verdict = "caution" if verdict == "ok" else verdict
+        reason = f"{reason}; no {asked.interval} interval: {why}" if reason else f"no {asked.interval} interval: {why}"
+    return replace(estimate, diagnostics=diagnosis, gate=verdict, reason=reason)
+
+
+def _without_value(estimate: Estimate, reason: str) -> Estimate:
+    return replace(estimate, value=None, std_error=None, low=None, high=None, gate="unreliable", reason=reason)

@@ -1,0 +1,1 @@
+"""Problems that are no plain bandit, each turned into ordinary evidence for the ordinary estimators."""
