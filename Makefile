@@ -5,7 +5,7 @@ PINNED := pyproject.toml constraints.txt
 MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 export MPLCONFIGDIR
 
-.PHONY: help demo test lint bench docs notebooks clean constraints
+.PHONY: help demo test lint bench docs tables notebooks clean constraints
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,6 +27,9 @@ bench: .venv/.all  ## every benchmark, at full size
 docs: .venv/.all  ## run the code blocks of README.md and docs/, and the notebooks
 	$(BIN)/python -m pytest -q tests/test_documentation.py
 	$(BIN)/python -m pytest -q --nbmake notebooks
+
+tables: .venv/.all  ## docs/real-truth.md: estimates beside exact values on real data; about 6 minutes on 2 cores
+	$(BIN)/python scripts/real_truth.py
 
 clean:  ## remove what was installed and made
 	rm -rf .venv demo-output build *.egg-info

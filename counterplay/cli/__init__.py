@@ -9,6 +9,7 @@ from pathlib import Path
 from cyclopts import App
 
 from counterplay.cli.check import check
+from counterplay.cli.evaluate import compare, evaluate
 from counterplay.cli.export import export
 from counterplay.cli.forget import forget
 from counterplay.cli.imports import attach, import_app
@@ -22,6 +23,7 @@ A workspace is one DuckDB file that holds logs of decisions, the outputs of lang
 
     counterplay import table decisions.csv --into desk.duckdb --log march
     counterplay check desk.duckdb --log march
+    counterplay evaluate desk.duckdb --log march --policy uniform
     counterplay run experiment.toml
     counterplay report desk.duckdb
 
@@ -39,7 +41,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(import_app)
-for command in (attach, check, export, forget, logs):
+for command in (attach, check, compare, evaluate, export, forget, logs):
     app.command(command)
 
 

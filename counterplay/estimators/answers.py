@@ -44,6 +44,10 @@ class Rewards:
                        max((float(q.max()) for q in predicted), default=-np.inf)),
         )  # fmt: skip
 
+    def reach(self, compared: bool) -> float:
+        """The largest reward in size, or the range of rewards where they are `compared`."""
+        return self.high - self.low if compared else max(abs(self.low), abs(self.high))
+
     def merge(self, other: Rewards) -> Rewards:
         """Both shards together."""
         (a, b), (c, d) = self.predicted, other.predicted
@@ -136,7 +140,8 @@ def _judged(estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: fl
     if estimator.weight_mean != "one":
         # The mean of shrunken or matching weights is not meant to be 1: a test would accuse an innocent log.
         diagnosis = replace(diagnosis, mean_weight_p=None, share_without_support=None)
-    verdict, reason = gate(diagnosis, estimator, estimate.std_error)
+    compared = estimator.normalised or "q_target" in estimator.needs
+    verdict, reason = gate(diagnosis, estimator, estimate.std_error, asked.rewards.reach(compared))
     if verdict == "ok" and asked.assumption:
         verdict, reason = "caution", asked.assumption
     if heaviest == 0:
@@ -145,7 +150,7 @@ def _judged(estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: fl
         )
     if diagnosis.largest_weight == 0 and "q_target" not in estimator.needs:
         return _without_value(replace(estimate, diagnostics=diagnosis), "every weight is cut off")
-    if estimate.value is None:
+    if estimate.value is None or (estimate.std_error is None and diagnosis.units > 1):
         return _without_value(
             replace(estimate, diagnostics=diagnosis), "the sums leave the range of floating-point numbers"
         )

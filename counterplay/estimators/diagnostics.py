@@ -4,8 +4,9 @@
 |---|---|
 | `unreliable` | fewer than 2 units; effective sample size < 100; largest weight > 10 % of the sum; Pareto k > 0.7; |
 | | fewer than 3 units make the spread of the terms; mean weight off 1 by more than 0.1 with p < 1e-4; |
-| | shrinking took more than half of the weight of a mean of weighted rewards |
-| `caution` | the estimator's own (`dm`); shrinking took more than 5 % of the weight; effective sample size < 400; |
+| | shrinking moved more than half of the weight of a mean of weighted rewards |
+| `caution` | the estimator's own (`dm`); shrinking moved more than 5 % of the weight, or so much that the bias may |
+| | exceed the standard error; effective sample size < 400; |
 | | Pareto k > 0.5; mean weight off 1 by more than 0.02 with p < 1e-3; fewer than 30 units; fewer than 10 units make |
 | | the spread of the terms; no variation at all; what the evidence takes for granted; no interval of the kind asked |
 | `ok` | none of these |
@@ -67,6 +68,7 @@ def weight_diagnostics(sums: WeightSums) -> list[Diagnostics]:
                 share_zero_weight=float(sums.zeros[p]) / sums.n,
                 share_without_support=missing,
                 pareto_k=k,
+                moved_weight=number(float(sums.moved[p]) / sums.n),
                 note=note,
             )
         )
@@ -128,12 +130,18 @@ def _generalised_pareto(excess: Array) -> float:
     return (m * k + 10 * 0.5) / (m + 10)
 
 
-def gate(diagnostics: Diagnostics, estimator: Estimator, std_error: float | None) -> tuple[Gate, str]:
-    """The gate and its reason; the table of thresholds stands in this module's docstring."""
+def gate(
+    diagnostics: Diagnostics, estimator: Estimator, std_error: float | None, reward: float = 0.0
+) -> tuple[Gate, str]:
+    """The gate and its reason; the table of thresholds stands in this module's docstring.
+
+    `reward`: how much a decision's weight can change the value: the largest reward, or their range where they are
+    compared with a model or with each other.
+    """
     reason = _unreliable(diagnostics, estimator)
     if reason:
         return "unreliable", reason
-    reason = _caution(diagnostics, estimator, std_error)
+    reason = _caution(diagnostics, estimator, std_error, reward)
     return ("caution", reason) if reason else ("ok", "")
 
 
@@ -154,17 +162,19 @@ def _unreliable(d: Diagnostics, estimator: Estimator) -> str:
         return f"the mean weight is {d.mean_weight:.3g}, not 1: wrong propensities, or actions that were never logged"
     # A ratio loses no level with its weights, and a model stands in for what is cut.
     bare = not estimator.normalised and "q_target" not in estimator.needs
-    if estimator.weight_mean == "shrunk" and bare and d.mean_weight < 0.5:
-        return f"shrinking took {1 - d.mean_weight:.0%} of the weight"
+    if bare and d.moved_weight is not None and d.moved_weight > 0.5:
+        return f"shrinking moved {d.moved_weight:.0%} of the weight"
     return ""
 
 
-def _caution(d: Diagnostics, estimator: Estimator, std_error: float | None) -> str:
+def _caution(d: Diagnostics, estimator: Estimator, std_error: float | None, reward: float) -> str:
     if estimator.caution:
         return estimator.caution
-    if d.mean_weight is not None and estimator.weight_mean == "shrunk" and d.mean_weight < 0.95:
+    if d.moved_weight is not None and d.moved_weight > 0.05:
         towards = " towards the model" if "q_target" in estimator.needs else ""
-        return f"shrinking took {1 - d.mean_weight:.0%} of the weight: the value is biased{towards}"
+        return f"shrinking moved {d.moved_weight:.0%} of the weight: the value is biased{towards}"
+    if std_error is not None and d.moved_weight and d.moved_weight * reward > std_error:
+        return f"shrinking moved {d.moved_weight:.1%} of the weight: the bias may exceed the standard error"
     if d.effective_sample_size is not None and d.effective_sample_size < 400:
         return f"the effective sample size is {d.effective_sample_size:.3g} of {d.n} decisions"
     if d.pareto_k is not None and d.pareto_k > 0.5:

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 Gate = Literal["ok", "caution", "unreliable"]
 
+GATES: tuple[Gate, ...] = ("ok", "caution", "unreliable")
+"""From the best to the worst."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostics:
@@ -22,6 +25,8 @@ class Diagnostics:
       always takes one of 10 uniformly logged actions has 0.9.
     - `share_without_support`: at least this share of the policy's probability lies on actions that were never
       logged (97.5 % confidence): how far the mean weight is certainly below 1. Wrong propensities look the same.
+    - `moved_weight`: how much of the weight (1 on average) shrinking changed: mean |w - g(w)|. Times the largest reward
+      it bounds the bias.
     - `effective_terms`: about so many units make the spread of the terms (`Moments.effective_terms`): with rare rewards
       the rewarded decisions. With a handful no interval can be trusted.
     - `chosen`: the parameters that were chosen for the two halves of the decisions, where a rule chose them.
@@ -40,6 +45,7 @@ class Diagnostics:
     share_zero_weight: float | None = None
     share_without_support: float | None = None
     pareto_k: float | None = None
+    moved_weight: float | None = None
     effective_terms: float | None = None
     chosen: str = ""
     note: str = ""

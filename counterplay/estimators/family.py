@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -39,32 +39,45 @@ def fold_family(
 
     `floors` (P,): weights below cannot reach the tail of the shard this one will be merged into.
     """
-    # Members that differ by their denominator only are one fold of the kernel.
-    distinct = list(dict.fromkeys(replace(member, normalised=False) for member in members.values()))
-    sums = _fold(evidence, distinct, floors)
-    place = {member: m for m, member in enumerate(distinct)}
-    moments = {
-        name: sums.moments(place[replace(member, normalised=False)], member.normalised)
-        for name, member in members.items()
-    }
-    weights = {weights_name(member): sums.weights(m, member.shrinkage) for m, member in enumerate(distinct)}
-    return moments, weights
+    return _fold(evidence, distinct_members(members.values()), floors).parts(members)
+
+
+def distinct_members(members: Iterable[Weighted]) -> list[Weighted]:
+    """Members without their denominators: those that differ in nothing else are folded once."""
+    return list(dict.fromkeys(replace(member, normalised=False) for member in members))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sums:
-    """What the kernel leaves: shapes in `kernel.fold_policies`."""
+class FamilySums:
+    """What one pass over n decisions leaves of P policies and M `members`, whoever made the pass.
+
+    `mean` (P, M, 3) of g x, g and baseline, `spread` (P, M, 3, 3) their centred products, `powers` (P, M, 2) sums of
+    (g x)^3 and (g x)^4; `zeros`, `largest` (P, M) of g; `moved` (P, M) sums of |w - g|; `heaviest` (P,) weight; `tail`:
+    the largest weights of each policy, ascending, or () where every member shrinks.
+    """
 
     n: int
+    members: Sequence[Weighted]
     mean: Array
     spread: Array
     powers: Array
     zeros: Array
     largest: Array
+    moved: Array
     heaviest: Array
     tail: tuple[Array, ...]
 
-    def moments(self, m: int, normalised: bool) -> Moments:
+    def parts(self, members: Mapping[str, Weighted]) -> tuple[dict[str, Moments], dict[str, WeightSums]]:
+        """Moments of each member by its name, and the sums of their weights by `weights_name`."""
+        place = {member: m for m, member in enumerate(self.members)}
+        moments = {
+            name: self._moments(place[replace(member, normalised=False)], member.normalised)
+            for name, member in members.items()
+        }
+        weights = {weights_name(member): self._weights(m, member.shrinkage) for member, m in place.items()}
+        return moments, weights
+
+    def _moments(self, m: int, normalised: bool) -> Moments:
         policies = len(self.mean)
         mean, spread = np.zeros((policies, PARTS)), np.zeros((policies, PARTS, PARTS))
         mean[:, :3], spread[:, :3, :3] = self.mean[:, m], self.spread[:, m]
@@ -74,7 +87,7 @@ class _Sums:
             spread[:, 1, :] = spread[:, :, 1] = 0.0
         return Moments(count=self.n, mean=mean, spread=spread, powers=self.powers[:, m].copy())
 
-    def weights(self, m: int, shrinkage: Shrinkage) -> WeightSums:
+    def _weights(self, m: int, shrinkage: Shrinkage) -> WeightSums:
         policies, plain = len(self.mean), shrinkage.kind == "none"
         mean, spread = np.zeros((policies, PARTS)), np.zeros((policies, PARTS, PARTS))
         average, square = self.mean[:, m, 1], self.spread[:, m, 1, 1]
@@ -90,11 +103,12 @@ class _Sums:
             tail=tail,
             mean=Moments(count=self.n, mean=mean, spread=spread, powers=np.zeros((policies, 2))),
             heaviest=self.heaviest,
+            moved=self.moved[:, m],
             keep=TAIL if plain else LARGEST,
         )
 
 
-def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None) -> _Sums:
+def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None) -> FamilySums:
     from counterplay.estimators.kernel import fold_policies
 
     policies, n = len(evidence.policies), len(evidence)
@@ -110,7 +124,8 @@ def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None)
     tails = any(member.shrinkage.kind == "none" for member in members)
     mean, spread = np.zeros((policies, len(members), 3)), np.zeros((policies, len(members), 3, 3))
     powers, zeros = np.zeros((policies, len(members), 2)), np.zeros((policies, len(members)))
-    largest, heaviest, kept = np.zeros_like(zeros), np.zeros(policies), np.zeros(policies, np.int64)
+    largest, moved = np.zeros_like(zeros), np.zeros_like(zeros)
+    heaviest, kept = np.zeros(policies), np.zeros(policies, np.int64)
     tail = np.empty((policies, 2 * TAIL)) if tails else np.empty((0, 0))
     known = np.zeros(policies) if floors is None else floors
     guess = _guess(target, inverse, known) if tails else known
@@ -120,7 +135,7 @@ def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None)
         fold_policies(
             target[own], inverse, evidence.reward, q_logged[own] if len(q_logged) > 1 else q_logged, q_target[own],
             kinds, parameters, baselines, mean[own], spread[own], powers[own], zeros[own], largest[own],
-            heaviest[own], least[own], tail[own], kept[own],
+            moved[own], heaviest[own], least[own], tail[own], kept[own],
         )  # fmt: skip
 
     with np.errstate(over="ignore", invalid="ignore"):
@@ -135,8 +150,17 @@ def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None)
             row = target[p] * inverse if len(inverse) else target[p]
             own = row[row > known[p]]
         found.append(largest_of(own, TAIL))
-    return _Sums(
-        n=n, mean=mean, spread=spread, powers=powers, zeros=zeros, largest=largest, heaviest=heaviest, tail=tuple(found)
+    return FamilySums(
+        n=n,
+        members=members,
+        mean=mean,
+        spread=spread,
+        powers=powers,
+        zeros=zeros,
+        largest=largest,
+        moved=moved,
+        heaviest=heaviest,
+        tail=tuple(found),
     )
 
 

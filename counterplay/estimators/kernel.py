@@ -113,6 +113,15 @@ def largest_of(values: Floats, rows: int, scratch: Floats) -> float:
 
 
 @_compiled
+def moved_weight(w: Floats, g: Floats, rows: int) -> float:
+    """The sum of |w - g|."""
+    moved = 0.0
+    for i in range(rows):
+        moved += abs(w[i] - g[i])
+    return moved
+
+
+@_compiled
 def count_zeros(values: Floats, rows: int) -> float:
     """How many of values[:rows] are 0."""
     found = 0.0
@@ -125,7 +134,7 @@ def count_zeros(values: Floats, rows: int) -> float:
 def _square(raw: float, mean: float) -> float:
     """raw - mean, or 0 where that is no more than the rounding error of both: what does not vary has no spread."""
     left = raw - mean
-    return left if left > ROUNDING * raw else 0.0
+    return left if left > ROUNDING * raw or raw == np.inf else 0.0
 
 
 @_compiled
@@ -192,6 +201,7 @@ def fold_policies(
     powers: Floats,
     zeros: Floats,
     largest: Floats,
+    moved: Floats,
     heaviest: Floats,
     floors: Floats,
     tail: Floats,
@@ -202,8 +212,9 @@ def fold_policies(
     In: target (P, n); inverse (n,) of the propensities, or (0,) where target holds weights; reward (n,); q_logged
     (1 or P, n) and q_target (P, n), or (0, 0); kinds, parameters, baselines (M,): places in the lists of `weighted.py`.
     Out: mean (P, M, 3) of g x, g and baseline; spread (P, M, 3, 3); powers (P, M, 2): sums of (g x)^3 and (g x)^4;
-    zeros (P, M) of g; largest (P, M) of g for kinds that do not rise with the weight; heaviest (P,) weight; tail
-    (P, 2 TAIL) with kept (P,) of the largest weights above floors (P,), in no order; (0, 0) where none are wanted.
+    zeros (P, M) of g; largest (P, M) of g for kinds that do not rise with the weight; moved (P, M): sums of |w - g|;
+    heaviest (P,) weight; tail (P, 2 TAIL) with kept (P,) of the largest weights above floors (P,), in no order;
+    (0, 0) where none are wanted.
     """
     policies, n = target.shape
     w, g, residual, scratch = np.empty(ROWS), np.empty(ROWS), np.empty(ROWS), np.empty(ROWS)
@@ -249,5 +260,7 @@ def fold_policies(
                 powers[p, m, 0] += sums[5]
                 powers[p, m, 1] += sums[6]
                 zeros[p, m] += count_zeros(g, rows) if kinds[m] == 3 else none
+                if kinds[m] > 0:
+                    moved[p, m] += moved_weight(w, g, rows)
                 if kinds[m] >= 3:
                     largest[p, m] = max(largest[p, m], largest_of(g, rows, scratch))

@@ -187,7 +187,8 @@ def linearise(moments: Moments, form: Form = "ratio") -> Linear:
         value, gradient = _ratio(mean) if form == "ratio" else control_variate(moments)
         products = gradient[:, :, None] * gradient[:, None, :] * moments.spread
         square = np.add.reduce(products.reshape(len(mean), -1), axis=1)
-        square = np.where(square <= _rounding(products, gradient * mean, count), 0.0, square)
+        error = _rounding(products, gradient * mean, count)
+        square = np.where(np.isfinite(error), np.where(square <= error, 0.0, square), np.nan)
         std_error = np.sqrt(square / (count * (count - 1.0))) if count > 1 else np.full(len(mean), np.nan)
     return Linear(value, std_error, gradient)
 

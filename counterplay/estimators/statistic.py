@@ -19,7 +19,7 @@ from counterplay.errors import EvidenceError
 from counterplay.estimators.answers import Asked, Rewards, answers
 from counterplay.estimators.estimate import Estimate
 from counterplay.estimators.evidence import Array, Codes, Evidence
-from counterplay.estimators.family import IMPORTANCE, fold_family, weights_name
+from counterplay.estimators.family import IMPORTANCE, FamilySums, fold_family, weights_name
 from counterplay.estimators.intervals import Bounds, Interval, Resampling, check_interval
 from counterplay.estimators.intervals.bootstrap import Replicates, replicates_of
 from counterplay.estimators.intervals.table import RESAMPLED
@@ -201,6 +201,29 @@ def statistic_of(
     )
 
 
+def statistic_of_sums(
+    policies: tuple[str, ...], estimators: Iterable[str | Estimator], sums: FamilySums, rewards: Rewards
+) -> Statistic:
+    """The statistic of sums that somebody else made: a database, or another machine.
+
+    For members of the importance family only (`Weighted`); `sums.members` must hold theirs. Nothing can be resampled
+    or chosen by a rule from sums.
+    """
+    chosen = resolve_all(estimators)
+    members = {e.name: e.terms for e in chosen if isinstance(e.terms, Weighted)}
+    folds, weights = sums.parts(members)
+    return Statistic(
+        estimators=chosen,
+        policies=policies,
+        n=sums.n,
+        rewards=rewards,
+        folds=folds,
+        weights=weights,
+        weight_of={name: weights_name(member) for name, member in members.items()},
+        replicates={},
+    )
+
+
 def _halves(
     evidence: Evidence, grid: tuple[Estimator, ...], resampling: Resampling | None
 ) -> tuple[Statistic | None, Statistic | None]:
@@ -278,9 +301,8 @@ def _through_terms(
         key = weight_of[estimator.name] = weights_name(member) if isinstance(member, Weighted) else estimator.name
         if key not in weights:
             keep = LARGEST if estimator.weight_mean == "shrunk" else TAIL
-            shrunk = isinstance(member, Weighted) and keep == LARGEST
-            heaviest = evidence.weight.max(axis=1) if shrunk else None
-            weights[key] = weight_sums_of(terms.weight, clusters, floors.get(key), keep, heaviest)
+            before = evidence.weight if keep == LARGEST and evidence.has("propensity") else None
+            weights[key] = weight_sums_of(terms.weight, clusters, floors.get(key), keep, before)
     return folds, weights, weight_of
 
 

@@ -22,8 +22,9 @@ class WeightSums:
     """Over n decisions, for P policies (or for 1, where all policies share the weights).
 
     `total`, `squares`, `zeros` (P,): sums of w, w^2 and [w = 0]; `tail`: P arrays with the largest positive weights,
-    ascending, at most `keep` of them; `heaviest` (P,): the largest before anything was shrunk; `mean`: the moments
-    behind the test of the mean weight, clusters as units.
+    ascending, at most `keep` of them; `heaviest` (P,): the largest before anything was shrunk; `moved` (P,): the
+    sum of what shrinking changed, |before - after|; `mean`: the moments behind the test of the mean weight, clusters as
+    units.
     """
 
     n: int
@@ -33,6 +34,7 @@ class WeightSums:
     tail: tuple[Array, ...]
     mean: Fold
     heaviest: Array
+    moved: Array
     keep: int = TAIL
 
     def merge(self, other: WeightSums) -> WeightSums:
@@ -45,6 +47,7 @@ class WeightSums:
             tail=tuple(largest_of(np.concatenate(pair), self.keep) for pair in zip(self.tail, other.tail, strict=True)),
             mean=merge_folds(self.mean, other.mean),
             heaviest=np.maximum(self.heaviest, other.heaviest),
+            moved=self.moved + other.moved,
             keep=self.keep,
         )
 
@@ -60,6 +63,7 @@ class WeightSums:
             tail=self.tail[own],
             mean=self.mean.policy(p),
             heaviest=self.heaviest[own],
+            moved=self.moved[own],
         )
 
     def floors(self) -> Array:
@@ -72,9 +76,9 @@ def weight_sums_of(
     clusters: tuple[Codes, Codes] | None,
     floors: Array | None = None,
     keep: int = TAIL,
-    heaviest: Array | None = None,
+    before: Array | None = None,
 ) -> WeightSums:
-    """The sums of (P, n) weights; `heaviest` (P,) where they were shrunk.
+    """The sums of (P, n) weights; `before` (P, n) they were shrunk, where they were.
 
     `floors` (P,) spares the sorting of weights that another shard's tail excludes.
     """
@@ -90,7 +94,8 @@ def weight_sums_of(
         zeros=n - np.count_nonzero(weight, axis=1).astype(np.float64),
         tail=tuple(largest_of(row[row > least], keep) for row, least in zip(weight, low, strict=True)),
         mean=moments_of(terms, policies) if clusters is None else cluster_sums_of(terms, policies, *clusters),
-        heaviest=weight.max(axis=1) if heaviest is None else heaviest,
+        heaviest=(weight if before is None else before).max(axis=1),
+        moved=np.zeros(policies) if before is None else np.add.reduce(np.abs(before - weight), axis=1),
         keep=keep,
     )
 

@@ -41,9 +41,9 @@ def read_log(workspace: Place, name: str) -> Log:
             decision_ids=decisions["decision_id"].to_pylist(),
             context=_numbers(decisions["context"]),
             context_ids=contexts["context_id"].to_pylist(),
-            context_features=_features(contexts["features"], "contexts"),
+            context_features=features_of(contexts["features"], "contexts"),
             action_labels=actions["label"].to_pylist(),
-            action_features=_features(actions["features"], "actions"),
+            action_features=features_of(actions["features"], "actions"),
             candidates=_padded(decisions["candidates"], "candidates"),
             action=_numbers(decisions["action"]),
             propensity=_floats(decisions["propensity"]),
@@ -76,8 +76,8 @@ def read_choices(workspace: Place, log: str, policy: str) -> Choices:
         return Choices(
             log=log,
             policy=policy,
-            actions=_rectangle(table["actions"], -1, np.int32),
-            probabilities=_rectangle(table["probabilities"], 0.0, np.float64),
+            actions=rectangle(table["actions"], -1, np.int32),
+            probabilities=rectangle(table["probabilities"], 0.0, np.float64),
         )
 
 
@@ -190,7 +190,7 @@ def _codes(column: pa.ChunkedArray) -> Longs:
     return codes
 
 
-def _features(column: pa.ChunkedArray, what: str) -> Singles | None:
+def features_of(column: pa.ChunkedArray, what: str) -> Singles | None:
     """A column of lists of one length as a matrix; None when no row has any."""
     if column.null_count == len(column):
         return None
@@ -209,11 +209,11 @@ def _padded(column: pa.ChunkedArray, what: str) -> Ints | None:
         return None
     if column.null_count:
         raise InputError(f"Some decisions have {what} and some have none. Import the log again with all or none.")
-    matrix: Ints = _rectangle(column, -1, np.int32)
+    matrix: Ints = rectangle(column, -1, np.int32)
     return matrix
 
 
-def _rectangle(column: pa.ChunkedArray, fill: float, kind: Any) -> Any:
+def rectangle(column: pa.ChunkedArray, fill: float, kind: Any) -> Any:
     """A column of lists as a matrix as wide as the longest (at least 1), the rest filled."""
     import pyarrow.compute as pc
 

@@ -39,7 +39,7 @@ def stream_decisions(
         for name in columns:
             if name not in known:
                 raise ColumnError(f"Decisions have no column '{name}'. {nearest(name, known)}")
-        order = "" if _in_order(connection, rows) else "ORDER BY position"
+        order = "" if in_order(connection, rows) else "ORDER BY position"
         query = f"SELECT {', '.join(map(quote, columns))} FROM {rows} {order}"
         for part in connection.sql(query).to_arrow_reader(batch):
             frame = pl.from_arrow(part)
@@ -47,7 +47,7 @@ def stream_decisions(
             yield frame
 
 
-def _in_order(connection: duckdb.DuckDBPyConnection, rows: str) -> bool:
+def in_order(connection: duckdb.DuckDBPyConnection, rows: str) -> bool:
     """Whether rows lie in the file as they follow each other: a scan then needs no sort."""
     back = f"SELECT position <= lag(position) OVER () AS back FROM {rows}"
     return connection.execute(f"SELECT 1 FROM ({back}) WHERE back LIMIT 1").fetchall() == []

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from counterplay.replay.evaluation import Evaluation, compare_log, evaluate_log
     from counterplay.replay.evidence import exact_values, gather_evidence
     from counterplay.replay.experiment import Experiment, load_experiment
     from counterplay.replay.freezing import policy_of
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
     from counterplay.replay.single import Replay, replay_exact, replay_rejection
 
 _HOMES = {
+    "Evaluation": "evaluation",
     "Experiment": "experiment",
     "PreparedLog": "prepared",
     "Replay": "single",
+    "compare_log": "evaluation",
+    "evaluate_log": "evaluation",
     "exact_values": "evidence",
     "gather_evidence": "evidence",
     "load_experiment": "experiment",
@@ -26,9 +30,12 @@ _HOMES = {
     "run_experiment": "run",
 }
 __all__ = [
+    "Evaluation",
     "Experiment",
     "PreparedLog",
     "Replay",
+    "compare_log",
+    "evaluate_log",
     "exact_values",
     "gather_evidence",
     "load_experiment",

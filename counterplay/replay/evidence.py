@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from counterplay.errors import InputError, MissingEvidenceError
 from counterplay.estimators.evidence import Evidence
-from counterplay.estimators.models import CrossFittedRidge, assign_folds
+from counterplay.logs.chunks import Chunk, chunk_of
 from counterplay.logs.log import Log, Outcomes
-from counterplay.replay.policies import Policy, allowed, blocks
+from counterplay.replay.policies import Policy, SaysLogged, allowed, blocks
+from counterplay.replay.reward_models import FittedRewards, fit_rewards
 
-FOLDS = 5
+Floats = NDArray[np.float64]
 
 
 def gather_evidence(log: Log, policies: Sequence[Policy], *, reward_model: bool = True) -> Evidence:
@@ -29,42 +30,75 @@ def gather_evidence(log: Log, policies: Sequence[Policy], *, reward_model: bool 
     Raises:
         MissingEvidenceError: a decision has no logged action or no reward.
     """
+    whole = chunk_of(log)
+    _check_known(whole)
+    return evidence_of(whole, policies, fit_rewards(lambda: [whole]) if reward_model else None)
+
+
+def evidence_of(log: Chunk, policies: Sequence[Policy], rewards: FittedRewards | None = None) -> Evidence:
+    """The evidence of the decisions of a chunk; that of all chunks of a log together is that of the log.
+
+    Args:
+        log: b decisions.
+        policies: P policies.
+        rewards: a fitted reward model, where estimators need one.
+
+    Raises:
+        MissingEvidenceError: a decision has no logged action or no reward.
+    """
+    _check_known(log)
+    shape = (len(policies), len(log))
+    target = np.zeros(shape)
+    q_logged, q_target = (None, None) if rewards is None else (rewards.of_logged(log), np.zeros(shape))
+    wide = []
+    for i, policy in enumerate(policies):
+        if isinstance(policy, SaysLogged):
+            target[i] = policy.of_logged(log)
+            if q_target is None:
+                continue
+            if not policy.whole(log):
+                q_target[i] = q_logged
+                continue
+        wide.append((target[i], None if q_target is None else q_target[i], policy))
+    if wide:
+        _look_at_every_action(log, wide, rewards)
+    return Evidence(
+        reward=log.reward,
+        propensity=log.propensity,
+        target=np.clip(target, 0.0, 1.0, out=target),
+        q_logged=q_logged,
+        q_target=q_target,
+        cluster=log.cluster,
+        policies=tuple(policy.name for policy in policies),
+        start=log.start,
+    )
+
+
+def _look_at_every_action(
+    log: Chunk, wide: Sequence[tuple[Floats, Floats | None, Policy]], rewards: FittedRewards | None
+) -> None:
+    """Fill in `(b,)` targets and predicted values of policies, a block of decisions at a time."""
+    width = len(log.action_labels) if log.candidates is None else log.candidates.shape[1]
+    for rows in blocks(len(log), width * (1 if rewards is None else rewards.numbers_a_pair(log))):
+        columns = allowed(log, rows)
+        for target, q_target, policy in wide:
+            p = policy.probabilities(log, rows)
+            if not isinstance(policy, SaysLogged):
+                target[rows] = (p * (columns == log.action[rows, None])).sum(axis=1)
+            if rewards is not None and q_target is not None:
+                q_target[rows] = rewards.of_policy(log, rows, columns, p)
+
+
+def _check_known(log: Chunk) -> None:
     known = (log.action >= 0) & np.isfinite(log.reward)
     if not known.all():
         raise MissingEvidenceError(
             f"{int((~known).sum()):,} of {len(known):,} decisions of log '{log.name}' have no logged action or reward; "
             f"without them there is nothing to weigh."
         )
-    width = len(log.action_labels) if log.candidates is None else log.candidates.shape[1]
-    features = _PairFeatures(log)
-    model, folds = _fit(log, features) if reward_model else (None, np.zeros(len(known), np.int64))
-    target = np.zeros((len(policies), len(known)))
-    q_target = np.zeros(target.shape)
-    q_logged = np.zeros(len(known))
-    for rows in blocks(len(known), width * (features.width if reward_model else 1)):
-        columns = allowed(log, rows)
-        chosen = columns == log.action[rows, None]
-        predicted = np.zeros(columns.shape)
-        if model is not None:
-            pairs = features.of(rows, columns)
-            predicted = model.predict(pairs, np.repeat(folds[rows], columns.shape[1])).reshape(columns.shape)
-            q_logged[rows] = (predicted * chosen).sum(axis=1)
-        for i, policy in enumerate(policies):
-            p = policy.probabilities(log, rows)
-            target[i, rows] = (p * chosen).sum(axis=1)
-            q_target[i, rows] = (p * predicted).sum(axis=1)
-    return Evidence(
-        reward=log.reward,
-        propensity=log.propensity if np.isfinite(log.propensity).all() else None,
-        target=np.clip(target, 0.0, 1.0),
-        q_logged=q_logged if reward_model else None,
-        q_target=q_target if reward_model else None,
-        cluster=log.cluster,
-        policies=tuple(policy.name for policy in policies),
-    )
 
 
-def exact_values(log: Log, policies: Sequence[Policy]) -> NDArray[np.float64]:
+def exact_values(log: Log | Chunk, policies: Sequence[Policy]) -> Floats:
     """The expected reward of each policy in each decision, from the outcome table: `(P, n)`.
 
     Raises:
@@ -72,13 +106,14 @@ def exact_values(log: Log, policies: Sequence[Policy]) -> NDArray[np.float64]:
     """
     if log.outcomes is None:
         raise MissingEvidenceError(f"log '{log.name}' has no outcome table, so exact values are not known.")
-    values = np.zeros((len(policies), len(log.context)))
+    whole = log if isinstance(log, Chunk) else chunk_of(log)
+    values = np.zeros((len(policies), len(whole)))
     width = len(log.action_labels) if log.candidates is None else log.candidates.shape[1]
-    for rows in blocks(len(log.context), width):
-        columns = allowed(log, rows)
+    for rows in blocks(len(whole), width):
+        columns = allowed(whole, rows)
         rewards = log.outcomes.reward(log.context[rows, None], columns)
         for i, policy in enumerate(policies):
-            p = policy.probabilities(log, rows)
+            p = policy.probabilities(whole, rows)
             reached = p > 0
             if np.isnan(rewards[reached]).any():
                 raise MissingEvidenceError(f"log '{log.name}' lacks outcomes that '{policy.name}' may reach.")
@@ -124,48 +159,3 @@ def _rearranged(outcomes: Outcomes, rows: NDArray[np.int64], renamed: NDArray[np
         rewards=rewards[order],
         default=outcomes.default,
     )
-
-
-class _PairFeatures:
-    """Features of pairs of decision and action for the reward model, from whatever the log has.
-
-    A constant; the action's features, or without them one indicator an action (up to 1,000 actions); the context's
-    features; and where contexts and actions live in one space, their inner product and its terms.
-    """
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        count = len(log.action_labels)
-        self._indicators = log.action_features is None and count <= 1000
-        self._shared = (
-            log.action_features is not None
-            and log.context_features is not None
-            and log.action_features.shape[1] == log.context_features.shape[1]
-        )
-        actions = log.action_features.shape[1] if log.action_features is not None else count * self._indicators
-        contexts = 0 if log.context_features is None else log.context_features.shape[1]
-        self.width = 1 + actions + contexts + (contexts + 1) * self._shared
-
-    def of(self, rows: NDArray[np.int64], columns: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Features `(b S, width)` of the decisions ``rows`` `(b,)` with each of their actions ``columns`` `(b, S)`."""
-        log, shape = self._log, columns.shape
-        actions = np.maximum(columns, 0)
-        parts = [np.ones((*shape, 1))]
-        x = None if log.context_features is None else log.context_features[log.context[rows]].astype(np.float64)
-        z = None if log.action_features is None else log.action_features[actions].astype(np.float64)
-        if z is not None:
-            parts.append(z)
-        elif self._indicators:
-            parts.append(np.eye(len(log.action_labels))[actions])
-        if x is not None:
-            parts.append(np.broadcast_to(x[:, None, :], (*shape, x.shape[1])))
-        if self._shared and x is not None and z is not None:
-            product = x[:, None, :] * z
-            parts += [product.sum(axis=2, keepdims=True), product]
-        return np.concatenate(parts, axis=2).reshape(-1, self.width)
-
-
-def _fit(log: Log, features: _PairFeatures) -> tuple[CrossFittedRidge, NDArray[np.int64]]:
-    folds = assign_folds(len(log.context), FOLDS, cluster=log.cluster)
-    logged = features.of(np.arange(len(log.context)), log.action[:, None])
-    return CrossFittedRidge(logged, log.reward, folds), folds

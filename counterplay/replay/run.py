@@ -22,9 +22,10 @@ from counterplay.logs.workspace import Workspace, open_workspace
 from counterplay.replay.agents import BuiltIn
 from counterplay.replay.estimation import estimate_policies
 from counterplay.replay.evidence import with_outcomes
-from counterplay.replay.experiment import Experiment, canonical_hash, experiment_from, load_experiment
+from counterplay.replay.experiment import Experiment, experiment_from, load_experiment
 from counterplay.replay.grid import settings_of
 from counterplay.replay.prepared import PreparedLog
+from counterplay.replay.results import header
 from counterplay.replay.settings import machine
 from counterplay.replay.single import Replay, replay_exact, replay_rejection
 from counterplay.replay.summary import Summary, curves, summarise, summary_json
@@ -122,23 +123,17 @@ class _Run:
         settings, log = self.settings, self.prepared.log
         definition = settings.definition()
         outputs = _outputs_hash(self.choices)
-        identity = canonical_hash({"definition": definition, "log": log.fingerprint, "outputs": outputs})
-        header = {
-            "experiment": identity,
-            "name": settings.name,
-            "definition": definition,
-            "log": {
-                "name": log.name,
-                "regime": log.regime,
-                "decisions": len(log.decision_ids),
-                "actions": len(log.action_labels),
-                "hash": log.fingerprint,
-            },
-            "outputs_hash": outputs,
+        row = {
+            "name": log.name,
+            "regime": log.regime,
+            "decisions": len(log.decision_ids),
+            "actions": len(log.action_labels),
+            "hash": log.fingerprint,
         }
-        agents, runs = self._replay_all(identity)
+        head = header(settings.name, definition, row, outputs)
+        agents, runs = self._replay_all(head["experiment"])
         estimates, differences = estimate_policies(settings, self.prepared, self.truth, self._step)
-        results = {**header, "agents": agents, "estimates": estimates, "comparisons": differences}
+        results = {**head, "agents": agents, "estimates": estimates, "comparisons": differences}
         return results, runs
 
     def _step(self, what: str) -> None:

@@ -175,16 +175,20 @@ def comparisons_grid(result: Result) -> Grid | None:
     rows, unit = result["comparisons"], scale(result)
     if not rows:
         return None
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
-    ordered = [row for policy in policies for row in rows if row["policy"] == policy]
-    starts = [i for i, row in enumerate(ordered) if i == 0 or ordered[i - 1]["policy"] != row["policy"]]
-    measure = _ruler([*ordered, {"value": 0.0, "low_all": 0.0, "high_all": 0.0, "truth": 0.0}], _DRAWN)
+    single = len({row["baseline"] for row in rows}) == 1
+    names = [row["policy"] if single else f"{row['policy']} minus {row['baseline']}" for row in rows]
+    ordered = [
+        (name, row) for pair in dict.fromkeys(names) for name, row in zip(names, rows, strict=True) if name == pair
+    ]
+    starts = [i for i, (name, _) in enumerate(ordered) if i == 0 or ordered[i - 1][0] != name]
+    measure = _ruler([*rows, {"value": 0.0, "low_all": 0.0, "high_all": 0.0, "truth": 0.0}], _DRAWN)
     colour = colours(result)
     known = any(row["truth"] is not None for row in rows)
+    whose = f"Difference from “{rows[0]['baseline']}”" if single else "Differences of all pairs"
     return Grid(
-        caption=f"Difference from “{rows[0]['baseline']}” on the same decisions",
+        caption=f"{whose} on the same decisions",
         columns=_comparison_columns(measure, unit, rows[0]["level"], known),
-        rows=tuple(_comparison_row(row, unit, measure, colour, known) for row in ordered),
+        rows=tuple(_comparison_row(name, row, unit, measure, colour, known) for name, row in ordered),
         groups=frozenset(starts),
     )
 
@@ -214,20 +218,30 @@ def _comparison_columns(measure: Ruler, unit: Scale, level: float, known: bool) 
             Column(name="exact", about="The difference of the exact values.", rank=1),
             Column(name="held", about="Whether the interval of this difference alone holds it.", numeric=False, rank=1),
         ]
-    return (*columns, Column(name="gate", about="The worse gate of the two.", numeric=False, rank=1))
+    return (
+        *columns,
+        Column(
+            name="more to settle",
+            about="So many more decisions like these would settle it if the difference is as it looks now: optimistic.",
+        ),
+        Column(name="gate", about="The worse gate of the two.", numeric=False, rank=1),
+    )
 
 
-def _comparison_row(row: Row, unit: Scale, measure: Ruler, colour: dict[str, str], known: bool) -> tuple[Cell, ...]:
+def _comparison_row(
+    name: str, row: Row, unit: Scale, measure: Ruler, colour: dict[str, str], known: bool
+) -> tuple[Cell, ...]:
     drawn = {**row, "low": row["low_all"], "high": row["high_all"]}
-    p, truth = row["p_max_t"], row["truth"]
+    p, truth, more = row["p_max_t"], row["truth"], row.get("decisions_to_settle")
     exact = missing("the exact value is not known") if truth is None else Cell(text=unit.value(truth))
     return (
-        Cell(text=row["policy"]),
+        Cell(text=name),
         Cell(text=estimator_name(row["estimator"]), note=estimator_about(row["estimator"])),
         _strip(drawn, measure, colour[row["estimator"]]),
         *value_cells(row, unit, "value", "low_all", "high_all"),
         missing(row["reason"] or "there is no test") if p is None else Cell(text=probability(p)),
         *((exact, held(row["covered"])) if known else ()),
+        missing("it is not known") if more is None else Cell(text=whole(more) if more else "settled"),
         gate_cell(row),
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from counterplay.reports.advice import advice, left_out
 from counterplay.reports.contrast import Rival, not_apart_from_best, rivals
 from counterplay.reports.coverage import Coverage, coverage, points
 from counterplay.reports.numbers import listed, percent, whole
@@ -33,7 +36,7 @@ def findings(result: Result) -> list[str]:
         said += _comparisons(result)
     said += _covered(result)
     said += _gates(result)
-    return said
+    return [*said, *left_out(result), *result.get("notes", ()), *advice(result)]
 
 
 def _worth(result: Result, agent: Row) -> str:
@@ -96,6 +99,8 @@ def _plain_rival(result: Result, rival: Rival, count: int) -> str:
 
 def _comparisons(result: Result) -> list[str]:
     rows = result["comparisons"]
+    if len({row["baseline"] for row in rows}) > 1:
+        return [_pairs(rows)]
     baseline = quoted(rows[0]["baseline"])
     parts = []
     for name in estimators_of(result):
@@ -115,6 +120,15 @@ def _comparisons(result: Result) -> list[str]:
     )
     together = f"all intervals of an estimator together at {percent(rows[0]['level'])}"
     return [f"Policies against {baseline} on the same logged decisions, {together}: {words}."]
+
+
+def _pairs(rows: Sequence[Row]) -> str:
+    known = [row for row in rows if row["low_all"] is not None]
+    apart = sum(row["low_all"] > 0 or row["high_all"] < 0 for row in known)
+    return (
+        f"Of {len(rows)} pairs on the same logged decisions {apart} {'is' if apart == 1 else 'are'} clearly apart, all "
+        f"intervals together at {percent(rows[0]['level'])}."
+    )
 
 
 def _covered(result: Result) -> list[str]:
@@ -141,6 +155,8 @@ def _gates(result: Result) -> list[str]:
         return []
     counts = {gate: sum(row["gate"] == gate for row in rows) for gate in ("caution", "unreliable")}
     if not any(counts.values()):
+        if len(rows) == 1:
+            return ["The estimate raised no warning."]
         return [f"None of the {len(rows)} estimates raised a warning."]
     parts = [f"{count} {'asks' if count == 1 else 'ask'} for caution" for count in [counts["caution"]] if count]
     parts += [f"{count} {'is' if count == 1 else 'are'} unreliable" for count in [counts["unreliable"]] if count]

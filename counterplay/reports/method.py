@@ -55,4 +55,6 @@ def _estimated(result: Result) -> str:
     names = listed([estimator_name(name) for name in estimators_of(result)], 9)
     frozen = (result["definition"].get("estimate") or {}).get("frozen")
     half = ", the second half of the log; frozen agents had learned on the first" if frozen else ""
-    return f"Estimates by {names} on {whole(row['n'])} decisions{half}."
+    model = result["definition"].get("reward_model")
+    how = f", with a reward model by {model} regression that predicts no decision from itself" if model else ""
+    return f"Estimates by {names} on {whole(row['n'])} decisions{half}{how}."

@@ -88,12 +88,15 @@ def estimators_of(result: Result) -> list[str]:
     return list(dict.fromkeys(row["estimator"] for row in result["estimates"]))
 
 
-_CAPITALS = {"ips", "snips", "dr", "dm", "sndr", "dros"}
+_PROPER = {"cressie_read": "Cressie-Read"}
+_CAPITALS = {"ips", "snips", "dr", "dm", "sndr", "dros", "drps"}
 
 
 def estimator_name(name: str) -> str:
     """As people write it: snips is SNIPS, switch_dr(0.5) is switch DR(0.5)."""
     head, sign, tail = name.partition("(")
+    if head in _PROPER:
+        return _PROPER[head] + sign + tail
     words = [word.upper() if word in _CAPITALS else word for word in head.split("_")]
     return " ".join(words) + sign + tail
 
@@ -104,6 +107,7 @@ _ESTIMATORS = {
     "dm": "the reward model alone, without weights: no better than the model",
     "dr": "a reward model, corrected by weighted residuals; the model is fitted on other folds than it is used on",
     "sndr": "DR with the correction divided by the mean weight",
+    "cressie_read": "IPS, corrected by how far the mean weight is off 1",
     "replay": "the mean reward of the decisions in which policy and log agree",
     "on_policy": "the mean reward of the log itself",
     REPLAY: "the agent meets the log, a decision is kept with probability c pi/mu, and it learns from those kept",

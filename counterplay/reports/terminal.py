@@ -38,30 +38,31 @@ def print_table(results: Sequence[Mapping[str, Any]], console: Console) -> None:
         for grid in (agents, coverage_grid(result), estimates_grid(result)):
             if grid is not None:
                 console.print()
-                console.print(_table(grid, console.width))
+                console.print(table(grid, console.width))
         console.print()
         for sentence in findings(result):
             console.print(Text(f"• {sentence}"))
 
 
-def _table(grid: Grid, width: int) -> Table:
+def table(grid: Grid, width: int) -> Table:
+    """A grid as a table for a terminal so many characters wide; a narrow one gets the columns of rank 1."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     shown = [i for i, column in enumerate(grid.columns) if not column.ticks and (column.rank == 1 or width >= WIDE)]
-    table = Table(
+    drawn = Table(
         box=box.SIMPLE_HEAD, title=Text(grid.caption), title_justify="left", title_style="bold", padding=(0, 1)
     )
     for i in shown:
         column = grid.columns[i]
         # A name may wrap; half a number is worse than none.
-        table.add_column(Text(column.name), justify="right" if column.numeric else "left", no_wrap=column.numeric)
+        drawn.add_column(Text(column.name), justify="right" if column.numeric else "left", no_wrap=column.numeric)
     for i, row in enumerate(grid.rows):
         repeated = bool(grid.groups) and i not in grid.groups
         cells = [Text("") if repeated and j == 0 else _text(row[j]) for j in shown]
-        table.add_row(*cells, end_section=bool(grid.groups) and i + 1 in grid.groups)
-    return table
+        drawn.add_row(*cells, end_section=bool(grid.groups) and i + 1 in grid.groups)
+    return drawn
 
 
 def _text(cell: Cell) -> Text:

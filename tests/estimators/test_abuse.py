@@ -152,3 +152,10 @@ def test_shards_that_do_not_belong_together() -> None:
         ours.merge(statistic_of(_evidence(), "snips"))
     with pytest.raises(EvidenceError, match="One shard has clusters"):
         ours.merge(statistic_of(_evidence(cluster=None), "ips"))
+
+
+def test_errors_that_overflow_are_a_reason() -> None:
+    evidence = Evidence(reward=[5e153, 4e153, 3e153], propensity=[0.5] * 3, target=[1, 1, 1])
+    estimate = evaluate(evidence, "ips")[0]
+    assert (estimate.value, estimate.std_error) == (None, None)
+    assert "range of floating-point" in estimate.reason

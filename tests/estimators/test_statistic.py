@@ -141,12 +141,15 @@ def test_heavy_tail_is_unreliable() -> None:
         ({"mean_weight": 0.89, "mean_weight_p": 1e-5}, "ips", 0.1, "unreliable", "mean weight is 0.89, not 1"),
         ({"mean_weight": 0.89, "mean_weight_p": 0.1}, "ips", 0.1, "ok", ""),
         ({"mean_weight": 1.001, "mean_weight_p": 1e-9}, "ips", 0.1, "ok", ""),
-        ({"mean_weight": 0.49, "mean_weight_p": None}, "clipped_ips(2)", 0.1, "unreliable", "took 51%"),
+        ({"mean_weight": 0.49, "moved_weight": 0.51}, "clipped_ips(2)", 0.1, "unreliable", "moved 51%"),
+        ({"mean_weight": 0.49, "moved_weight": 0.51}, "drps(2)", 0.1, "caution", "biased towards the model"),
         ({"mean_weight": 0.2, "mean_weight_p": None}, "replay", 0.1, "ok", ""),
         ({"effective_sample_size": 399.0}, "ips", 0.1, "caution", "effective sample size is 399"),
         ({"pareto_k": 0.51}, "ips", 0.1, "caution", "heavy tail"),
         ({"mean_weight": 1.03, "mean_weight_p": 1e-4}, "ips", 0.1, "caution", "a little off 1"),
-        ({"mean_weight": 0.94, "mean_weight_p": None}, "clipped_ips(2)", 0.1, "caution", "took 6%"),
+        ({"mean_weight": 0.94, "moved_weight": 0.06}, "clipped_ips(2)", 0.1, "caution", "moved 6%"),
+        ({"mean_weight": 1.0, "moved_weight": 0.04}, "subgaussian_ips(1)", 0.03, "caution", "may exceed the standard"),
+        ({"mean_weight": 1.0, "moved_weight": 0.04}, "subgaussian_ips(1)", 0.05, "ok", ""),
         ({"units": 29}, "ips", 0.1, "caution", "29 independent units"),
         ({}, "ips", 0.0, "caution", "no variation"),
         ({}, "dm", 0.1, "caution", "model's error"),
@@ -154,7 +157,7 @@ def test_heavy_tail_is_unreliable() -> None:
 )
 def test_gate(seen: dict, estimator: str, error: float | None, gate_: str, reason: str) -> None:
     good = {"n": 1000, "units": 1000, "effective_sample_size": 500.0, "largest_weight_share": 0.01, "mean_weight": 1.0}
-    found = gate(Diagnostics(**(good | {"mean_weight_p": 0.5} | seen)), resolve(estimator), error)
+    found = gate(Diagnostics(**(good | {"mean_weight_p": 0.5} | seen)), resolve(estimator), error, 1.0)
     assert found[0] == gate_
     assert reason in found[1]
     assert bool(found[1]) == (gate_ != "ok")
@@ -242,3 +245,25 @@ def test_ridge_refuses(changes: dict, error: type[Exception], message: str) -> N
 def test_one_fold_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="at least 2"):
         assign_folds(10, 1)
+
+
+def test_weights_shrunk_to_one_do_not_pass_for_an_estimate() -> None:
+    """Every weight near 1 looks like a log of 2,000 effective decisions, and its value is that of the log."""
+    rng = np.random.default_rng(6)
+    n = 2000
+    propensity = rng.uniform(0.1, 1, n)
+    evidence = Evidence(reward=rng.random(n), propensity=propensity, target=np.where(rng.random(n) < 0.5, 1.0, 0.1))
+    found = evaluate(evidence, "subgaussian_ips(1)")[0]
+    assert found.diagnostics.effective_sample_size == pytest.approx(n)
+    assert found.gate == "unreliable"
+    assert "shrinking moved" in found.reason
+
+
+def test_clustered_logs_know_what_shrinking_moved_too() -> None:
+    evidence = _log(500)
+    clustered = replace(evidence, cluster=np.arange(500) // 2)
+    for one, other in zip(evaluate(evidence, "dros(2)"), evaluate(clustered, "dros(2)"), strict=True):
+        expected = np.abs(evidence.weight - resolve("dros(2)").terms(evidence).weight).mean(axis=1)
+        place = evidence.policies.index(one.policy)
+        assert one.diagnostics.moved_weight == pytest.approx(expected[place], rel=1e-12)
+        assert other.diagnostics.moved_weight == pytest.approx(expected[place], rel=1e-12)

@@ -14,12 +14,10 @@ from counterplay.errors import ConfigurationError, nearest
 from counterplay.estimators.comparison.joint import Joint, check_draws, joint_of, one_thread
 from counterplay.estimators.comparison.planning import decisions_to_settle
 from counterplay.estimators.comparison.simultaneous import largest_t, tests_of
-from counterplay.estimators.estimate import Estimate, Gate, number, plain
+from counterplay.estimators.estimate import GATES, Estimate, Gate, number, plain
 from counterplay.estimators.evidence import Evidence
 from counterplay.estimators.table import resolve
 from counterplay.estimators.terms import Estimator
-
-GATES: tuple[Gate, ...] = ("ok", "caution", "unreliable")
 
 FRAGILE = 0.1
 """A difference of which one unit carries more than this share is fragile."""

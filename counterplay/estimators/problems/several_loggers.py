@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from counterplay.errors import EvidenceError, MissingEvidenceError
-from counterplay.estimators.estimate import Diagnostics, Estimate, Gate, number
+from counterplay.estimators.estimate import GATES, Diagnostics, Estimate, number
 from counterplay.estimators.evidence import Array, Codes, Evidence
 from counterplay.estimators.problems.arrays import (
     FINITE,
@@ -36,8 +36,6 @@ from counterplay.estimators.problems.arrays import (
 )
 from counterplay.estimators.statistic import evaluate
 from counterplay.estimators.terms import Estimator
-
-GATES: tuple[Gate, ...] = ("ok", "caution", "unreliable")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
