@@ -3,6 +3,8 @@
     import_decisions   a file or frame of logged decisions into a workspace
     import_choices     what a policy of yours would have done, into the workspace
     generate           a language model's outputs for every context of a log, once (needs the extra ``llm``)
+    evaluate_log       what other policies would have earned, with intervals and gates, stored
+    compare_log        the paired differences between policies, stored
     run_experiment     replay agents, estimate policies, compare them, store the results
     write_report       the stored results as HTML, Markdown and JSON
 
@@ -18,13 +20,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from counterplay.llm import generate
     from counterplay.logs import import_choices, import_decisions
-    from counterplay.replay import run_experiment
+    from counterplay.replay import compare_log, evaluate_log, run_experiment
     from counterplay.reports import write_report
 
 __version__ = "0.1.0"
-__all__ = ["generate", "import_choices", "import_decisions", "run_experiment", "write_report"]
+__all__ = [
+    "compare_log",
+    "evaluate_log",
+    "generate",
+    "import_choices",
+    "import_decisions",
+    "run_experiment",
+    "write_report",
+]
 
 _HOMES = {
+    "compare_log": "counterplay.replay",
+    "evaluate_log": "counterplay.replay",
     "generate": "counterplay.llm",
     "import_choices": "counterplay.logs",
     "import_decisions": "counterplay.logs",

@@ -30,7 +30,7 @@ def evaluate(
     level: float = 0.95,
     interval: str = "t",
     reward_model: str = "ridge",
-    reward_range: tuple[float, float] | None = None,
+    reward_range: Annotated[tuple[float, float] | None, Parameter(negative="")] = None,
     largest_weight: float | None = None,
     truth: str | None = None,
     out: Path | None = None,

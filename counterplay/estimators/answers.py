@@ -44,6 +44,10 @@ class Rewards:
                        max((float(q.max()) for q in predicted), default=-np.inf)),
         )  # fmt: skip
 
+    def span(self, estimator: Estimator) -> tuple[float, float] | tuple[None, None]:
+        """The least and the greatest reward where terms are weighted rewards; None where they are something else."""
+        return (None, None) if "q_target" in estimator.needs else (self.low, self.high)
+
     def reach(self, compared: bool) -> float:
         """The largest reward in size, or the range of rewards where they are `compared`."""
         return self.high - self.low if compared else max(abs(self.low), abs(self.high))
@@ -99,11 +103,13 @@ def answers(
     replicates: Replicates | None,
     asked: Asked,
     chosen: str = "",
+    least_error: float = 0.0,
 ) -> list[Estimate]:
-    """One estimate for each policy."""
+    """One estimate for each policy. `least_error`: what its standard error is at least."""
     asked.check(weights)
     moments = fold.moments()
     linear = linearise(moments, estimator.form)
+    linear = linear._replace(std_error=np.maximum(linear.std_error, least_error))
     shape = len(policies)
     largest, heaviest = np.full(shape, np.nan), np.full(shape, np.nan)
     diagnoses = [Diagnostics(n=asked.n, units=moments.count)]
@@ -120,7 +126,9 @@ def answers(
         ends = "the reward model predicts rewards outside the range that was given"
     missing = ends if isinstance(ends, str) else ""
     low, high = (np.full(shape, np.nan),) * 2 if isinstance(ends, str) else ends
-    terms = moments.effective_terms()
+    least, most = asked.rewards.span(estimator)
+    terms = moments.effective_terms(least, most, estimator.normalised)
+    tested = weights is not None and weights.before is not None
     found = []
     for p, policy in enumerate(policies):
         diagnosis = replace(
@@ -131,14 +139,16 @@ def answers(
             std_error=number(linear.std_error[p]), low=number(low[p]), high=number(high[p]), level=asked.level,
             interval=asked.interval, n=asked.n, diagnostics=diagnosis, gate="ok", reason="",
         )  # fmt: skip
-        found.append(_judged(one, estimator, asked, heaviest[p], missing))
+        found.append(_judged(one, estimator, asked, heaviest[p], missing, tested))
     return found
 
 
-def _judged(estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: float, missing: str) -> Estimate:
+def _judged(
+    estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: float, missing: str, tested: bool
+) -> Estimate:
     diagnosis = estimate.diagnostics
-    if estimator.weight_mean != "one":
-        # The mean of shrunken or matching weights is not meant to be 1: a test would accuse an innocent log.
+    if estimator.weight_mean == "free" or (estimator.weight_mean == "shrunk" and not tested):
+        # The mean of matching weights is not meant to be 1: a test would accuse an innocent log.
         diagnosis = replace(diagnosis, mean_weight_p=None, share_without_support=None)
     compared = estimator.normalised or "q_target" in estimator.needs
     verdict, reason = gate(diagnosis, estimator, estimate.std_error, asked.rewards.reach(compared))
@@ -155,7 +165,7 @@ def _judged(estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: fl
             replace(estimate, diagnostics=diagnosis), "the sums leave the range of floating-point numbers"
         )
     if estimate.low is None and diagnosis.units > 1:
-        why = missing or "too few replicates have a value"
+        why = missing or "it cannot be had from the weights of this policy"
         verdict = "caution" if verdict == "ok" else verdict
         reason = f"{reason}; no {asked.interval} interval: {why}" if reason else f"no {asked.interval} interval: {why}"
     return replace(estimate, diagnostics=diagnosis, gate=verdict, reason=reason)

@@ -4,10 +4,10 @@
 |---|---|
 | `unreliable` | fewer than 2 units; effective sample size < 100; largest weight > 10 % of the sum; Pareto k > 0.7; |
 | | fewer than 3 units make the spread of the terms; mean weight off 1 by more than 0.1 with p < 1e-4; |
-| | shrinking moved more than half of the weight of a mean of weighted rewards |
+| | shrinking moved more than half of the weight of a mean of weighted rewards, or more than all of it |
 | `caution` | the estimator's own (`dm`); shrinking moved more than 5 % of the weight, or so much that the bias may |
 | | exceed the standard error; effective sample size < 400; |
-| | Pareto k > 0.5; mean weight off 1 by more than 0.02 with p < 1e-3; fewer than 30 units; fewer than 10 units make |
+| | Pareto k > 0.5; mean weight off 1 by more than 0.02 with p < 1e-3; fewer than 30 units; fewer than 20 units make |
 | | the spread of the terms; no variation at all; what the evidence takes for granted; no interval of the kind asked |
 | `ok` | none of these |
 
@@ -29,7 +29,7 @@ from counterplay.estimators.weights import TAIL, WeightSums
 
 SMALL_TAIL = 5
 FEW_VALUES = 10
-FEW_TERMS, VERY_FEW_TERMS = 10, 3
+FEW_TERMS, VERY_FEW_TERMS = 20, 3
 
 
 def t_quantile(level: float, units: int) -> float:
@@ -48,7 +48,8 @@ def two_sided_p(t: float, units: int) -> float:
 
 def weight_diagnostics(sums: WeightSums) -> list[Diagnostics]:
     """One `Diagnostics` for each policy in the sums."""
-    moments = sums.mean.moments()
+    # Of shrunken weights those before shrinking are tested: they must average 1, whatever was made of them.
+    moments = (sums.mean if sums.before is None else sums.before).moments()
     mean, error, _ = linearise(moments)
     found = []
     for p, tail in enumerate(sums.tail):
@@ -63,7 +64,7 @@ def weight_diagnostics(sums: WeightSums) -> list[Diagnostics]:
                 effective_sample_size=_effective(total, float(sums.squares[p])),
                 largest_weight=number(largest),
                 largest_weight_share=number(largest / total) if total > 0 else None,
-                mean_weight=number(total / sums.n),
+                mean_weight=number(float(moments.mean[p, 0] / moments.mean[p, 3])),
                 mean_weight_p=p_value,
                 share_zero_weight=float(sums.zeros[p]) / sums.n,
                 share_without_support=missing,
@@ -158,12 +159,13 @@ def _unreliable(d: Diagnostics, estimator: Estimator) -> str:
         return f"about {d.effective_terms:.1f} of {d.units} independent units make the spread of the estimate"
     if d.mean_weight is None:
         return ""
-    if estimator.weight_mean == "one" and _off(d, 0.1, 1e-4):
+    if estimator.weight_mean != "free" and _off(d, 0.1, 1e-4):
         return f"the mean weight is {d.mean_weight:.3g}, not 1: wrong propensities, or actions that were never logged"
     # A ratio loses no level with its weights, and a model stands in for what is cut.
     bare = not estimator.normalised and "q_target" not in estimator.needs
-    if bare and d.moved_weight is not None and d.moved_weight > 0.5:
-        return f"shrinking moved {d.moved_weight:.0%} of the weight"
+    if d.moved_weight is not None and d.moved_weight > (0.5 if bare else 1.0):
+        share = f"{d.moved_weight:.0%}" if d.moved_weight <= 1 else "more than all"
+        return f"shrinking moved {share} of the weight"
     return ""
 
 
@@ -179,7 +181,7 @@ def _caution(d: Diagnostics, estimator: Estimator, std_error: float | None, rewa
         return f"the effective sample size is {d.effective_sample_size:.3g} of {d.n} decisions"
     if d.pareto_k is not None and d.pareto_k > 0.5:
         return f"the weights have a heavy tail (Pareto k {d.pareto_k:.2f})"
-    if d.mean_weight is not None and estimator.weight_mean == "one" and _off(d, 0.02, 1e-3):
+    if d.mean_weight is not None and estimator.weight_mean != "free" and _off(d, 0.02, 1e-3):
         return f"the mean weight is {d.mean_weight:.3g}, a little off 1: check the propensities"
     if d.units < 30:
         return f"{d.units} independent units are few for an interval"

@@ -27,8 +27,8 @@ class Diagnostics:
       logged (97.5 % confidence): how far the mean weight is certainly below 1. Wrong propensities look the same.
     - `moved_weight`: how much of the weight (1 on average) shrinking changed: mean |w - g(w)|. Times the largest reward
       it bounds the bias.
-    - `effective_terms`: about so many units make the spread of the terms (`Moments.effective_terms`): with rare rewards
-      the rewarded decisions. With a handful no interval can be trusted.
+    - `effective_terms`: about so many units make the value (`Moments.effective_terms`): with rare rewards the rewarded
+      decisions, with rare failures of a ratio those. With a handful no interval can be trusted.
     - `chosen`: the parameters that were chosen for the two halves of the decisions, where a rule chose them.
     - `mean_weight_p` and `share_without_support` are None for estimators whose weights are not meant to average 1.
     - `pareto_k`: shape of the tail of the weights (Vehtari et al. 2024): above 0.5 no variance, above 0.7 no use;

@@ -39,12 +39,16 @@ def fold_family(
 
     `floors` (P,): weights below cannot reach the tail of the shard this one will be merged into.
     """
-    return _fold(evidence, distinct_members(members.values()), floors).parts(members)
+    tails = any(member.shrinkage.kind == "none" for member in members.values())
+    return _fold(evidence, distinct_members(members.values()), floors, tails).parts(members)
 
 
 def distinct_members(members: Iterable[Weighted]) -> list[Weighted]:
-    """Members without their denominators: those that differ in nothing else are folded once."""
-    return list(dict.fromkeys(replace(member, normalised=False) for member in members))
+    """Members without their denominators: those that differ in nothing else are folded once.
+
+    The first is plain IPS: the weights before anything is shrunk must average 1, whoever is asked for.
+    """
+    return list(dict.fromkeys((Weighted(), *(replace(member, normalised=False) for member in members))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,8 @@ class FamilySums:
             name: self._moments(place[replace(member, normalised=False)], member.normalised)
             for name, member in members.items()
         }
-        weights = {weights_name(member): self._weights(m, member.shrinkage) for member, m in place.items()}
+        wanted = {weights_name(member): place[replace(member, normalised=False)] for member in members.values()}
+        weights = {name: self._weights(m, self.members[m].shrinkage) for name, m in wanted.items()}
         return moments, weights
 
     def _moments(self, m: int, normalised: bool) -> Moments:
@@ -88,10 +93,8 @@ class FamilySums:
         return Moments(count=self.n, mean=mean, spread=spread, powers=self.powers[:, m].copy())
 
     def _weights(self, m: int, shrinkage: Shrinkage) -> WeightSums:
-        policies, plain = len(self.mean), shrinkage.kind == "none"
-        mean, spread = np.zeros((policies, PARTS)), np.zeros((policies, PARTS, PARTS))
+        plain = shrinkage.kind == "none"
         average, square = self.mean[:, m, 1], self.spread[:, m, 1, 1]
-        mean[:, 0], mean[:, 1], mean[:, 3], spread[:, 0, 0] = average, 1.0, 1.0, square
         tail = self.tail
         if not plain:
             tail = tuple(row[row > 0] for row in self.largest[:, m : m + 1])
@@ -101,14 +104,23 @@ class FamilySums:
             squares=square + self.n * average**2,
             zeros=self.zeros[:, m],
             tail=tail,
-            mean=Moments(count=self.n, mean=mean, spread=spread, powers=np.zeros((policies, 2))),
+            mean=self._of_weights(m),
+            before=None if plain else self._of_weights(0),
             heaviest=self.heaviest,
             moved=self.moved[:, m],
             keep=TAIL if plain else LARGEST,
         )
 
+    def _of_weights(self, m: int) -> Moments:
+        """Moments with g as the numerator."""
+        policies = len(self.mean)
+        mean, spread = np.zeros((policies, PARTS)), np.zeros((policies, PARTS, PARTS))
+        mean[:, 0], mean[:, 1], mean[:, 3] = self.mean[:, m, 1], 1.0, 1.0
+        spread[:, 0, 0] = self.spread[:, m, 1, 1]
+        return Moments(count=self.n, mean=mean, spread=spread, powers=np.zeros((policies, 2)))
 
-def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None) -> FamilySums:
+
+def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None, tails: bool) -> FamilySums:
     from counterplay.estimators.kernel import fold_policies
 
     policies, n = len(evidence.policies), len(evidence)
@@ -121,7 +133,6 @@ def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None)
     kinds = np.array([KINDS.index(member.shrinkage.kind) for member in members])
     parameters = np.array([member.shrinkage.parameter for member in members])
     baselines = np.array([BASELINES.index(member.baseline) for member in members])
-    tails = any(member.shrinkage.kind == "none" for member in members)
     mean, spread = np.zeros((policies, len(members), 3)), np.zeros((policies, len(members), 3, 3))
     powers, zeros = np.zeros((policies, len(members), 2)), np.zeros((policies, len(members)))
     largest, moved = np.zeros_like(zeros), np.zeros_like(zeros)

@@ -68,18 +68,39 @@ class Moments:
         own = slice(p, p + 1)
         return replace(self, mean=self.mean[own], spread=self.spread[own], powers=self.powers[own])
 
-    def effective_terms(self) -> Array:
-        """(P,) sum(d^2)^2 / sum(d^4) of the deviations d of the numerator: about so many units make its spread.
+    def effective_terms(self, low: float | None = None, high: float | None = None, ratio: bool = False) -> Array:
+        """(P,) about so many units make the value: with rare rewards as many as there are rewards, or failures.
 
-        Of a 0/1 numerator that is the number of ones, or of zeros, where either is rare; of a normal one count / 3. NaN
-        where nothing varies.
+        Of weighted rewards from `low` to `high` the effective number of units with w (r - low) and, for ratios, with
+        w (high - r), the smaller: sum(d)^2 / sum(d^2). Of terms of either sign sum(d^2)^2 / sum(d^4) with deviations d.
+        NaN where nothing varies, or where it is lost in rounding.
         """
+        if low is None or high is None or not (ratio or low >= 0 or high <= 0):
+            return self._from_powers()
+        if not ratio:
+            return self._kish(0.0, 1.0)
+        return np.fmin(self._kish(low, 1.0), self._kish(high, -1.0))
+
+    def _kish(self, level: float, sign: float) -> Array:
+        """Effective number of units of sign (numerator - level denominator)."""
+        with np.errstate(all="ignore"):
+            mean = sign * (self.mean[:, 0] - level * self.mean[:, 1])
+            parts = self.spread[:, 0, 0], -2 * level * self.spread[:, 0, 1], level**2 * self.spread[:, 1, 1]
+            square = parts[0] + parts[1] + parts[2]
+            raw = square + self.count * mean**2
+            lost = 1e-9 * (np.abs(parts[0]) + np.abs(parts[1]) + np.abs(parts[2]))
+            return np.where(
+                (raw > 0) & (square >= 0) & (raw > lost), self.count * mean * (self.count * mean / raw), np.nan
+            )
+
+    def _from_powers(self) -> Array:
         mean, square = self.mean[:, 0], self.spread[:, 0, 0]
         third, fourth = self.powers.T
         with np.errstate(all="ignore"):
             raw = square + self.count * mean**2
             central = fourth - 4 * mean * third + 6 * mean**2 * raw - 3 * self.count * mean**4
-            return np.where((square > 0) & (central > 0), square / central * square, np.nan)
+            known = (square > 0) & (central > 1e-9 * np.abs(fourth))
+            return np.where(known, square / central * square, np.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +138,8 @@ def moments_of(terms: Terms, policies: int, size: Array | float = 1.0) -> Moment
     numerator = terms.numerator
     cubes = np.zeros((policies, 2))
     if isinstance(numerator, np.ndarray):
-        third = numerator * numerator * numerator
+        with np.errstate(over="ignore"):
+            third = numerator * numerator * numerator
         cubes[:, 0], cubes[:, 1] = np.add.reduce(third, axis=-1), np.add.reduce(third * numerator, axis=-1)
     parts = [terms.numerator, terms.denominator, terms.baseline, size]
     mean = np.empty((policies, PARTS))

@@ -72,8 +72,8 @@ def _replay_terms(evidence: Evidence) -> Terms:
     return Terms(target * evidence.reward, target, 0.0, target)
 
 
-def _reward_width(reward: float, _weight: float) -> float:
-    return reward
+def _reward_width(reward: tuple[float, float], _weight: float) -> float:
+    return reward[1] - reward[0]
 
 
 def _member(name: str, member: Weighted, **fields: Any) -> Estimator:
@@ -268,8 +268,8 @@ def resolve(name: str | Estimator) -> Estimator:
         if found[2] is not None:
             raise ConfigurationError(f"Estimator '{known}' takes no parameter: write '{known}'.")
         return next(estimator for estimator in FIXED if estimator.name == known)
-    if found[2] in RULES:
-        return tuned(known, cast(Rule, found[2]))
+    if str(found[2]).lower() in RULES:
+        return tuned(known, cast(Rule, found[2].lower()))
     try:
         parameter = float(found[2])
     except (TypeError, ValueError):

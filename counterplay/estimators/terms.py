@@ -61,7 +61,7 @@ class Estimator:
     - `normalised`: a constant reward c gives exactly c, with an interval of width zero.
     - `form`: "ratio" is the formula above; "control" corrects the numerator by the chance deviation of the denominator
       from 1 (`moments.control_variate`).
-    - `width`: from the width of the range of rewards and the largest weight possible to how far apart numerator +
+    - `width`: from the (least, greatest) reward and the largest weight possible to how far apart numerator +
       baseline - v denominator of two decisions can be, v being any value in the range; None where nobody knows.
     - `caution`: a reason why this estimator never earns the gate `ok`.
     """
@@ -74,7 +74,7 @@ class Estimator:
     weight_mean: WeightMean = "one"
     normalised: bool = False
     form: Form = "ratio"
-    width: Callable[[float, float], float] | None = None
+    width: Callable[[tuple[float, float], float], float] | None = None
     caution: str = ""
 
     def require(self, evidence: Evidence) -> None:

@@ -9,8 +9,8 @@ another's choice.
 | `slope` | the strongest shrinkage whose interval meets those of all weaker ones | Su, Srinath & Krishnamurthy 2020 |
 | `mse` | least (difference from the unshrunken estimate)^2 + variance | Su, Dimakopoulou, Krishnamurthy & Dudík 2020 |
 
-The estimate keeps the bias of what was chosen, of about a standard error of the unshrunken one at most: its interval
-covers the shrunken value.
+The estimate keeps the bias of what was chosen, which no interval sees. So its standard error is never taken to be less
+than that of the weakest shrinkage: measured on real tables, 95 % intervals then cover about as often as without tuning.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ SHARES = (0.0, *(float(f"{x:.3g}") for x in np.geomspace(2e-4, 1, 19)))
 """Shares of sub-Gaussian shrinkage, from none to all."""
 
 
-WIDTHS = 0.25
+WIDTHS = 0.125
 """Half widths of SLOPE's intervals in standard errors. Theirs are some four standard errors, for estimates that err
 independently; shrunken estimates of one log err nearly alike, so far smaller differences tell bias from luck. Measured
-on rewards that no action changes, propensities from 0.001 on, n = 1,000: root mean square error of clipped IPS .045
-with 0.25, .055 with 0.5, .076 with 1, .126 with 2 (IPS .045); of clipped DR .027, .035, .046, .053 (DR .037).
+against the truth of two real tables of outcomes, eight ways of logging them: root mean square error of clipped IPS over
+that of IPS 1.02 with 0.125, 1.05 with 0.25, 1.17 with 0.5, 1.74 with 1, 2.9 with 2; of clipped DR over DR .99, 1.03,
+1.14, 1.41, 1.80. So tuning gains little there, and loses little.
 """
 
 
@@ -77,7 +78,7 @@ class Tuned(Estimator):
 class _Widest:
     chosen: tuple[Estimator, ...]
 
-    def __call__(self, reward: float, weight: float) -> float:
+    def __call__(self, reward: tuple[float, float], weight: float) -> float:
         return max(own.width(reward, weight) for own in self.chosen if own.width is not None)
 
 

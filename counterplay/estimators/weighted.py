@@ -98,12 +98,15 @@ class Weighted:
         correction = weight * (evidence.reward - evidence.q_logged)
         return Terms(correction, weight if self.normalised else 1.0, evidence.q_target, weight)
 
-    def width(self, reward: float, weight: float) -> float:
+    def width(self, reward: tuple[float, float], weight: float) -> float:
         """How far apart two decisions' numerator - v denominator (+ baseline) can be, for any value v in the range.
 
-        `reward`: width of the range of rewards, and of predictions; `weight`: the largest weight possible.
+        `reward`: (least, greatest) reward, and prediction; `weight`: the largest weight possible.
         """
-        largest = self.shrinkage.largest(weight)
+        largest, (low, high) = self.shrinkage.largest(weight), reward
         if self.baseline == "model":
-            return reward * (1 + 2 * largest)
-        return reward * largest
+            return (high - low) * (1 + 2 * largest)
+        if self.normalised:
+            # w (r - v) is 0 for some reward in the range.
+            return (high - low) * largest
+        return (max(high, 0.0) - min(low, 0.0)) * largest

@@ -23,8 +23,8 @@ class WeightSums:
 
     `total`, `squares`, `zeros` (P,): sums of w, w^2 and [w = 0]; `tail`: P arrays with the largest positive weights,
     ascending, at most `keep` of them; `heaviest` (P,): the largest before anything was shrunk; `moved` (P,): the
-    sum of what shrinking changed, |before - after|; `mean`: the moments behind the test of the mean weight, clusters as
-    units.
+    sum of what shrinking changed, |before - after|; `mean`: the moments of the weights, clusters as units, and `before`
+    those of the weights that were shrunk, None where none were.
     """
 
     n: int
@@ -35,6 +35,7 @@ class WeightSums:
     mean: Fold
     heaviest: Array
     moved: Array
+    before: Fold | None = None
     keep: int = TAIL
 
     def merge(self, other: WeightSums) -> WeightSums:
@@ -48,6 +49,7 @@ class WeightSums:
             mean=merge_folds(self.mean, other.mean),
             heaviest=np.maximum(self.heaviest, other.heaviest),
             moved=self.moved + other.moved,
+            before=None if self.before is None or other.before is None else merge_folds(self.before, other.before),
             keep=self.keep,
         )
 
@@ -64,6 +66,7 @@ class WeightSums:
             mean=self.mean.policy(p),
             heaviest=self.heaviest[own],
             moved=self.moved[own],
+            before=None if self.before is None else self.before.policy(p),
         )
 
     def floors(self) -> Array:
@@ -86,16 +89,21 @@ def weight_sums_of(
     low = np.zeros(policies) if floors is None else floors
     with np.errstate(over="ignore"):
         squares = np.add.reduce(weight * weight, axis=1)
-    terms = Terms(weight)
+
+    def fold(rows: Array) -> Fold:
+        terms = Terms(rows)
+        return moments_of(terms, policies) if clusters is None else cluster_sums_of(terms, policies, *clusters)
+
     return WeightSums(
         n=n,
         total=np.add.reduce(weight, axis=1),
         squares=squares,
         zeros=n - np.count_nonzero(weight, axis=1).astype(np.float64),
         tail=tuple(largest_of(row[row > least], keep) for row, least in zip(weight, low, strict=True)),
-        mean=moments_of(terms, policies) if clusters is None else cluster_sums_of(terms, policies, *clusters),
+        mean=fold(weight),
         heaviest=(weight if before is None else before).max(axis=1),
         moved=np.zeros(policies) if before is None else np.add.reduce(np.abs(before - weight), axis=1),
+        before=None if before is None else fold(before),
         keep=keep,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 import types
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from counterplay.errors import (
+    ConfigurationError,
     FileError,
     NewerWorkspaceError,
     NotAWorkspaceError,
@@ -28,6 +30,31 @@ from counterplay.logs.troubles import busy, damaged, first_line, full, interrupt
 _MAGIC = b"DUCK"  # bytes 8 to 11 of every DuckDB file
 # Beyond this DuckDB works on disk, beside the workspace; it is enough for 100 million decisions.
 _MEMORY = "1GB"
+_LEAST = 5e7
+_UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def memory_limit() -> str:
+    """How much memory DuckDB may take: COUNTERPLAY_MEMORY, or 1 GB.
+
+    Errors: `ConfigurationError` where the variable is no amount of at least 50 MB, such as 4GB or 800MB.
+    """
+    given = os.environ.get("COUNTERPLAY_MEMORY", "").strip() or _MEMORY
+    if memory_bytes(given) < _LEAST:
+        raise ConfigurationError(
+            f"The environment variable COUNTERPLAY_MEMORY is '{given}'; an amount such as 4GB or 800MB is needed, at "
+            "least 50MB."
+        )
+    return given
+
+
+def memory_bytes(amount: str) -> float:
+    """An amount as DuckDB writes it (4GB, 800MB, 2GiB) in bytes; 0 for anything else."""
+    found = re.fullmatch(r"([\d.]+)\s*([a-zA-Z]+)", amount)
+    try:
+        return float(found[1]) * _UNITS.get(found[2].upper(), 0) if found else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _settings() -> dict[str, str | bool | int | float | list[str]]:
@@ -35,7 +62,7 @@ def _settings() -> dict[str, str | bool | int | float | list[str]]:
         # DuckDB would otherwise fetch extensions from the network, for example for a file of another database.
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
-        "memory_limit": os.environ.get("COUNTERPLAY_MEMORY", _MEMORY),
+        "memory_limit": memory_limit(),
     }
 
 

@@ -171,7 +171,7 @@ def policy_named(text: str, log: Survey) -> NamedPolicy:
 def _unknown(log: str) -> str:
     return (
         f"log '{log}' has decisions without a propensity, so what its own policy would do again is not known. What it "
-        "earned is its mean reward: the estimator 'on_policy' of any policy."
+        "earned is its mean reward, which `counterplay check` prints."
     )
 
 

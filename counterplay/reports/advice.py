@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from counterplay.reports.numbers import listed, whole
+from counterplay.reports.numbers import listed, percent, whole
 from counterplay.reports.results import Result, Row, estimator_name, scale
 
 MODEL_ONLY = "dm"
@@ -17,7 +17,7 @@ def advice(result: Result) -> list[str]:
     """One sentence or two about each policy of an evaluation, or each difference of a comparison; none for others."""
     kind = result["definition"].get("kind")
     if kind == "comparison":
-        return [_on_difference(row) for row in result["comparisons"]]
+        return [*(_on_difference(row) for row in result["comparisons"]), *_on_standings(result)]
     if kind != "evaluation":
         return []
     policies = dict.fromkeys(row["policy"] for row in result["estimates"])
@@ -60,6 +60,17 @@ def _on_policy(result: Result, policy: str, rows: Sequence[Row]) -> list[str]:
     peers = [row for row in usable if row["gate"] == "ok" and _shrunk(row) == _shrunk(best)]
     why = "of those that raise no warning it has the smallest error" if len(peers) > 1 else "it alone raises no warning"
     return [f"{name}: look at {shown}: {why}.", *_disagreement(name, peers)]
+
+
+def _on_standings(result: Result) -> list[str]:
+    """How likely each policy is the best of all, where all were compared with each other."""
+    known = [row for row in result.get("standings", ()) if row["probability_best"] is not None]
+    if not known:
+        return []
+    shares = [f"“{row['policy']}” {percent(row['probability_best'])}" for row in known]
+    kept = [f"“{row['policy']}”" for row in known if row["may_be_best"]]
+    rest = "only it can be" if len(kept) == 1 else f"{listed(kept, 99)} can be"
+    return [f"Best of all, with a flat prior: {listed(shares, 99)}. At {percent(known[0]['level'])} confidence {rest}."]
 
 
 def _rank(row: Row) -> tuple[bool, bool, bool, float]:

@@ -160,4 +160,6 @@ def _gates(result: Result) -> list[str]:
         return [f"None of the {len(rows)} estimates raised a warning."]
     parts = [f"{count} {'asks' if count == 1 else 'ask'} for caution" for count in [counts["caution"]] if count]
     parts += [f"{count} {'is' if count == 1 else 'are'} unreliable" for count in [counts["unreliable"]] if count]
-    return [f"Of {len(rows)} estimates {' and '.join(parts)}; the reason stands beside each."]
+    of = "The estimate" if len(rows) == 1 else f"Of {len(rows)} estimates"
+    told = " and ".join(parts).removeprefix("1 ") if len(rows) == 1 else " and ".join(parts)
+    return [f"{of} {told}; the reason stands beside {'it' if len(rows) == 1 else 'each'}."]

@@ -80,7 +80,9 @@ def method_of(result: Result) -> str:
 def scale(result: Result) -> Scale:
     """The number of decimals of this experiment's rewards."""
     agents = [agent["average_reward"] for agent in result["agents"]]
-    return scale_of([*agents, *(row["value"] for row in result["estimates"])])
+    # One wild estimate must not take the digits of all others.
+    rows = [row for row in result["estimates"] if row["gate"] != "unreliable"] or result["estimates"]
+    return scale_of([*agents, *(row["value"] for row in rows)])
 
 
 def estimators_of(result: Result) -> list[str]:

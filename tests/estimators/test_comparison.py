@@ -70,7 +70,12 @@ def test_influences_add_up_to_nothing_and_their_squares_to_the_error(name: str, 
     assert units == (607 if clustered else len(evidence))
     for row, estimate in zip(influence, evaluate(evidence, name), strict=True):
         assert abs(row.mean()) < 1e-9 * np.abs(row).max()
-        assert np.sqrt((row**2).sum() / (units * (units - 1))) == pytest.approx(estimate.std_error, rel=1e-9)
+        error = np.sqrt((row**2).sum() / (units * (units - 1)))
+        if estimate.diagnostics.chosen:
+            # The bias of what a rule chose is hidden from influences, so the error is no less than without shrinkage.
+            assert error <= estimate.std_error * (1 + 1e-9)
+        else:
+            assert error == pytest.approx(estimate.std_error, rel=1e-9)
 
 
 def test_an_influence_is_what_leaving_a_decision_out_shows() -> None:

@@ -291,3 +291,23 @@ def test_shards_of_other_seeds_do_not_merge() -> None:
         statistic_of(evidence, "ips", resampling=Resampling(seed=1)).merge(
             statistic_of(evidence, "ips", resampling=Resampling(seed=2))
         )
+
+
+@pytest.mark.parametrize(("low", "high"), [(5, 6), (100, 101), (-6, -5), (-1, 1)])
+@pytest.mark.parametrize("estimator", ["ips", "snips", "dr", "clipped_ips(10)"])
+def test_bounds_hold_wherever_zero_is(low: int, high: int, estimator: str) -> None:
+    rng = np.random.default_rng(2)
+    n, bounds = 500, Bounds(reward=(low, high), weight=10)
+    for _ in range(60):
+        evidence = Evidence(
+            reward=np.where(rng.random(n) < 0.5, low, high),
+            propensity=np.full(n, 0.1),
+            target=(rng.random(n) < 0.1).astype(float),
+            q_logged=np.full(n, low),
+            q_target=np.full(n, low),
+        )
+        for interval in ("hoeffding", "bernstein"):
+            found = evaluate(evidence, estimator, interval=interval, bounds=bounds)[0]  # type: ignore[arg-type]
+            assert found.low is not None
+            assert found.high is not None
+            assert found.low <= (low + high) / 2 <= found.high

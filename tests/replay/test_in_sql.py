@@ -27,13 +27,13 @@ FAMILY = (
 )  # fmt: skip
 
 
-def _place(folder: Path, n: int = 6000, *, candidates: bool = False, reward: float | None = None, **more: Any) -> Path:
+def _place(folder: Path, n: int = 6000, *, candidates: bool = False, reward: Any = None, **more: Any) -> Path:
     rng = np.random.default_rng(4)
     action = rng.integers(0, 5, n)
     columns = {
         "action": [f"a{i}" for i in action],
         "propensity": rng.uniform(0.05, 1, n),
-        "reward": np.round(rng.random(n) * (1 + action), 2) if reward is None else np.full(n, reward),
+        "reward": np.round(rng.random(n) * (1 + action), 2) if reward is None else reward,
         **more,
     }
     if candidates:
@@ -50,6 +50,7 @@ def _both(place: Path, names: list[str], estimators: Any, **asked: Any) -> tuple
         policies = [policy_named(name, survey) for name in names]
         assert can_be_summed(survey, policies, chosen)
         summed = statistic_in_sql(workspace, survey, policies, chosen)
+        assert summed is not None
         streamed = [evidence_of(chunk, policies, None) for chunk in stream_chunks(workspace, survey, batch=1000)]
     statistic = statistic_of(streamed[0], chosen)
     for part in streamed[1:]:
@@ -80,10 +81,19 @@ def test_weights_that_only_shrunken_estimators_look_at(tmp_path: Path) -> None:
     _agree(*_both(_place(tmp_path), ["uniform", "always=a0"], ("clipped_ips(3)", "subgaussian_ips(0.3)")))
 
 
-def test_a_constant_reward_has_no_width(tmp_path: Path) -> None:
-    place = _place(tmp_path, reward=0.3)
-    for found in _both(place, ["uniform", "always=a1"], ("snips", "clipped_snips(2)", "cressie_read"))[0]:
-        assert found.low == found.value == found.high == pytest.approx(0.3, rel=1e-12)
+@pytest.mark.parametrize("offset", [0.3, 1e3, 1e6])
+def test_rewards_that_hardly_vary_are_streamed(tmp_path: Path, offset: float) -> None:
+    reward = offset + (0 if offset == 0.3 else 1) * np.random.default_rng(1).normal(size=6000)
+    place = _place(tmp_path, reward=reward)
+    asked = ["uniform", "logging", "always=a1"], ("snips", "clipped_snips(2)", "ips")
+    found = evaluate_log(place, "log", *asked).estimates
+    beside = evaluate_log(place, "log", asked[0], (*asked[1], "dm")).estimates  # a model: nothing is summed
+    beside = [row for row in beside if row["estimator"] != "dm"]
+    for one, other in zip(found, beside, strict=True):
+        assert one["std_error"] == pytest.approx(other["std_error"], rel=1e-9)
+        assert one["gate"] == other["gate"]
+        if offset == 0.3 and one["estimator"] != "ips":
+            assert one["low"] == one["value"] == one["high"] == pytest.approx(0.3, rel=1e-12)
 
 
 def test_what_cannot_be_summed_is_streamed(tmp_path: Path) -> None:

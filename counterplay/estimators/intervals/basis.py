@@ -39,7 +39,7 @@ class Basis:
             return "it needs bounds: the range of rewards, and the largest weight possible"
         if self.estimator.width is None:
             return f"'{self.estimator.name}' does not say how large its terms can become"
-        width = self.estimator.width(self.bounds.width, self.bounds.weight) * self.moments.largest_unit
+        width = self.estimator.width(self.bounds.reward, self.bounds.weight) * self.moments.largest_unit
         if width == float("inf"):
             return "it needs the largest weight possible, or an estimator that shrinks weights"
         return width

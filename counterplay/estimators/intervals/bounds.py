@@ -34,8 +34,3 @@ class Bounds:
             raise ConfigurationError(
                 f"The largest weight is {self.weight:g}; weights average 1, so the largest is at least 1."
             )
-
-    @property
-    def width(self) -> float:
-        """Greatest minus least reward."""
-        return self.reward[1] - self.reward[0]

@@ -67,6 +67,7 @@ def stored_answer(
     outputs_hash: str,
     estimates: Sequence[Row],
     comparisons: Sequence[Row] = (),
+    standings: Sequence[Row] = (),
     notes: Sequence[str],
 ) -> Evaluation:
     """Store the results in place of those of the same question on the same log, and return them."""
@@ -83,6 +84,7 @@ def stored_answer(
         "agents": [],
         "estimates": list(estimates),
         "comparisons": list(comparisons),
+        "standings": list(standings),
         "left_out": [asdict(one) for one in prepared.choice.left_out],
         "notes": list(notes),
     }

@@ -8,20 +8,18 @@ and has a limit: as much as DuckDB may take beside it (1 GB, or ``COUNTERPLAY_ME
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.errors import UnsupportedError
-from counterplay.estimators import Evidence, compare, compare_all, evaluate
+from counterplay.errors import ConfigurationError, UnsupportedError
+from counterplay.estimators import Evidence, Standing, compare, compare_all, evaluate, rank_policies
 from counterplay.estimators.table import resolve
 from counterplay.estimators.terms import Estimator
 from counterplay.logs.reading import Place
 from counterplay.logs.survey import Survey
-from counterplay.logs.workspace import borrowed
+from counterplay.logs.workspace import borrowed, memory_bytes, memory_limit
 from counterplay.replay.evaluation.answer import Evaluation, check_writable, hash_of_outputs, stored_answer
 from counterplay.replay.evaluation.prepare import Prepared, prepare
 from counterplay.replay.evaluation.question import Statement
@@ -29,9 +27,6 @@ from counterplay.replay.evaluation.source import Progress
 from counterplay.replay.evidence import evidence_of
 from counterplay.replay.named import LOGGING
 from counterplay.replay.rows import difference_rows, estimate_rows
-
-MEMORY = 1e9
-UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def compare_log(
@@ -64,6 +59,12 @@ def compare_log(
     names = [policies] if isinstance(policies, str) else list(policies)
     if not all_pairs:
         names = [baseline, *(name for name in names if name != baseline)]
+    if len(dict.fromkeys(names)) < 2:
+        raise ConfigurationError(
+            f"There is nothing to compare: '{names[0]}' is the only policy. Name another, or another baseline."
+            if names
+            else "No policy was asked for: name two, or one and a baseline."
+        )
     chosen = resolve(estimator)
     check_writable(workspace)
     with borrowed(workspace) as opened:
@@ -73,8 +74,10 @@ def compare_log(
         )  # fmt: skip
         evidence = hold(prepared)
         estimates = evaluate(evidence, chosen, level)
+        standings: list[Standing] = []
         if all_pairs:
             differences = compare_all(evidence, chosen, level=level, seed=seed)
+            standings = rank_policies(evidence, chosen, level=level, seed=seed)
         else:
             differences = compare(evidence, baseline, chosen, level=level, seed=seed)
         definition = prepared.definition(
@@ -89,6 +92,7 @@ def compare_log(
         outputs_hash=outputs,
         estimates=estimate_rows(estimates, prepared.truth.values),
         comparisons=difference_rows(differences, prepared.truth.values),
+        standings=[standing.to_json() for standing in standings],
         notes=notes,
     )
 
@@ -111,7 +115,7 @@ def hold(prepared: Prepared) -> Evidence:
 
 def _check_room(survey: Survey, policies: int, model: bool) -> None:
     columns = 2 + policies + (1 + policies) * model + survey.grouped
-    needed, room = 8.0 * columns * survey.decisions, _room()
+    needed, room = 8.0 * columns * survey.decisions, memory_bytes(memory_limit())
     if needed > room:
         raise UnsupportedError(
             f"A comparison holds its evidence in memory: {policies} policies on {survey.decisions:,} decisions take "
@@ -119,11 +123,3 @@ def _check_room(survey: Survey, policies: int, model: bool) -> None:
             f"{int(needed / 1e9) + 1}GB in the environment, or compare fewer policies"
             f"{', or by an estimator without a reward model' if model else ''}."
         )
-
-
-def _room() -> float:
-    """Bytes: the memory that DuckDB is given, too."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([a-zA-Z]*)\s*", os.environ.get("COUNTERPLAY_MEMORY", ""))
-    if found is None or found[2].upper() not in UNITS:
-        return MEMORY
-    return float(found[1]) * UNITS[found[2].upper()]

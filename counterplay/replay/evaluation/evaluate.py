@@ -89,7 +89,9 @@ def statistic_of_log(prepared: Prepared, resampling: Resampling | None) -> Stati
     """The statistic of all decisions: one aggregate in the database where that can answer, else streamed evidence."""
     source, estimators = prepared.source, prepared.choice.estimators
     if resampling is None and can_be_summed(source.survey, source.policies, estimators):
-        return statistic_in_sql(source.workspace, source.survey, source.policies, estimators)
+        summed = statistic_in_sql(source.workspace, source.survey, source.policies, estimators)
+        if summed is not None:
+            return summed
     found: Statistic | None = None
     for chunk in source.chunks("evidence"):
         evidence = evidence_of(chunk, source.policies, prepared.rewards)

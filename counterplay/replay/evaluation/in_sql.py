@@ -40,6 +40,9 @@ FALLING = ("count(*) FILTER ({g} = 0)", "max({g})")
 ROUNDING = 1e-12
 """The relative error of sums over a whole log, with room: what varies less than that does not vary."""
 
+DIGITS = 1e-3
+"""Spreads below this part of the raw sums have lost too many digits to them."""
+
 
 def can_be_summed(survey: Survey, policies: Sequence[NamedPolicy], estimators: Sequence[Estimator]) -> bool:
     """Whether `statistic_in_sql` can answer."""
@@ -56,8 +59,12 @@ def can_be_summed(survey: Survey, policies: Sequence[NamedPolicy], estimators: S
 
 def statistic_in_sql(
     workspace: Workspace, survey: Survey, policies: Sequence[NamedPolicy], estimators: Sequence[Estimator]
-) -> Statistic:
-    """The statistic of all decisions of a log, where `can_be_summed`."""
+) -> Statistic | None:
+    """The statistic of all decisions of a log, where `can_be_summed`.
+
+    None where the sums are too large beside what varies in them: rewards far from 0, or nearly all the same. Folding
+    the decisions block by block loses nothing then.
+    """
     members = distinct_members([e.terms for e in estimators if isinstance(e.terms, Weighted)])
     count = len(policies)
     weights = [f"{_target(policy, survey)} / propensity AS w{p}" for p, policy in enumerate(policies)]
@@ -84,10 +91,13 @@ def statistic_in_sql(
     tails = tuple(np.sort(np.array([w for w in tail if w > 0])) for tail in found[6 : 6 + count])
     zeros = np.array(found[6 + count : 6 + 2 * count], dtype=np.float64)
     folded = np.array(found[6 + 2 * count :], dtype=np.float64).reshape(count, len(members), -1)
+    family = _family(n, members, folded, (r, rr), zeros, tails, whole)
+    if not _has_digits(family):
+        return None
     return statistic_of_sums(
         tuple(policy.name for policy in policies),
         estimators,
-        _family(n, members, folded, (r, rr), zeros, tails, whole),
+        family,
         Rewards(low=low, high=high, binary=odd == 0, predicted=(np.inf, -np.inf)),
     )
 
@@ -127,6 +137,16 @@ def _family(
         n=n, members=members, mean=first, spread=spread, powers=np.stack([a3, a4], axis=2), zeros=zeros,
         largest=largest, moved=moved, heaviest=heaviest, tail=tails if whole else (),
     )  # fmt: skip
+
+
+def _has_digits(sums: FamilySums) -> bool:
+    mean, spread = sums.mean, sums.spread
+    raw = spread[..., 0, 0] + sums.n * mean[..., 0] ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.nan_to_num(mean[..., 0] / mean[..., 1])
+    about = spread[..., 0, 0] - 2 * value * spread[..., 0, 1] + value**2 * spread[..., 1, 1]
+    least = np.minimum(spread[..., 0, 0], about)
+    return bool(np.isfinite(raw).all() and ((least > DIGITS * raw) | (raw == 0)).all())
 
 
 def _wanted(member: Weighted) -> tuple[str, ...]:

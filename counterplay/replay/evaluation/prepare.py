@@ -16,6 +16,7 @@ from counterplay.replay.evaluation.question import (
     choose_estimators,
     choose_model,
     choose_policies,
+    refuse_the_mean,
 )
 from counterplay.replay.evaluation.source import Progress, Source
 from counterplay.replay.named import ConstantPolicy, shadowed
@@ -92,6 +93,7 @@ def prepare(
     chosen = choose_policies(policies, survey)
     model = choose_model(reward_model)
     choice = choose_estimators(estimators, survey, model, statement)
+    refuse_the_mean(choice, chosen)
     if check is not None:
         check(survey, len(chosen), choice.needs_model)
     source = Source(

@@ -13,11 +13,12 @@ from counterplay.estimators.intervals import Bounds, Interval, Resampling, check
 from counterplay.estimators.intervals.table import RESAMPLED
 from counterplay.estimators.table import resolve_all
 from counterplay.logs.survey import Survey
-from counterplay.replay.named import NamedPolicy, policy_named
+from counterplay.replay.named import LOGGING, NamedPolicy, policy_named
 from counterplay.replay.reward_models import KINDS
 
 ALL = "all"
 NO_MODEL = "none"
+MEAN = "on_policy"
 MODEL_FIELDS = ("q_logged", "q_target")
 
 Names = str | Estimator | Iterable[str | Estimator]
@@ -125,6 +126,20 @@ def choose_estimators(names: Names, survey: Survey, model: str | None, statement
     if not kept:
         raise MissingEvidenceError(f"log '{survey.log}' can serve none of the estimators. {left_out[0].reason}")
     return Choice(estimators=tuple(kept), left_out=tuple(left_out), named=named)
+
+
+def refuse_the_mean(choice: Choice, policies: Sequence[NamedPolicy]) -> None:
+    """`on_policy` looks at no policy, so it answers for the log's own one only.
+
+    Raises:
+        ConfigurationError: it was asked of another.
+    """
+    other = next((policy.name for policy in policies if policy.name != LOGGING), None)
+    if other is not None and any(estimator.name == MEAN for estimator in choice.estimators):
+        raise ConfigurationError(
+            f"'{MEAN}' is the mean reward of the log, whatever the policy, so it says nothing of '{other}'. Ask for "
+            f"the policy '{LOGGING}', or for another estimator."
+        )
 
 
 def _try(estimator: Estimator, sample: Evidence, model: str | None, statement: Statement) -> None:
