@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +15,13 @@ from counterplay.estimators.intervals.basis import Basis
 from counterplay.estimators.intervals.bootstrap import Replicates
 from counterplay.estimators.intervals.bounds import Bounds
 from counterplay.estimators.intervals.table import INTERVALS, Interval
-from counterplay.estimators.moments import Fold, linearise
-from counterplay.estimators.terms import Estimator
+from counterplay.estimators.moments import Fold, Linear, Moments, linearise_all
+from counterplay.estimators.terms import Estimator, Form
 from counterplay.estimators.weights import WeightSums
 
 SLACK = 1e-9
+
+FORMS: tuple[Form, ...] = ("ratio", "control")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +34,16 @@ class Rewards:
     predicted: tuple[float, float]
 
     @classmethod
-    def of(cls, evidence: Evidence, model: bool) -> Rewards:
-        """The rewards of a shard; with `model` also the predictions."""
+    def of(cls, evidence: Evidence, model: bool, predicted: tuple[float, float] | None = None) -> Rewards:
+        """The rewards of a shard; with `model` also the range of the predictions, `predicted` where it is known."""
         reward = evidence.reward
-        predicted = [q for q in (evidence.q_logged, evidence.q_target) if q is not None and model]
+        models = [q for q in (evidence.q_logged, evidence.q_target) if q is not None and model]
         return cls(
             low=float(reward.min()),
             high=float(reward.max()),
             binary=bool(((reward == 0) | (reward == 1)).all()),
-            predicted=(min((float(q.min()) for q in predicted), default=np.inf),
-                       max((float(q.max()) for q in predicted), default=-np.inf)),
+            predicted=predicted or (min((float(q.min()) for q in models), default=np.inf),
+                                    max((float(q.max()) for q in models), default=-np.inf)),
         )  # fmt: skip
 
     def span(self, estimator: Estimator) -> tuple[float, float] | tuple[None, None]:
@@ -95,31 +97,60 @@ class Asked:
         return least >= low - SLACK * (high - low) and most <= high + SLACK * (high - low)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What remains of one estimator: its `fold`, the `moments` of that and their `linear`isation; its `weights` with
+    `diagnoses`, one for each policy or one for all, or none without weights; its `replicates`.
+    """
+
+    estimator: Estimator
+    fold: Fold
+    moments: Moments
+    linear: Linear
+    weights: WeightSums | None
+    diagnoses: list[Diagnostics]
+    replicates: Replicates | None
+
+
+def seen_of(
+    estimators: Sequence[Estimator],
+    folds: Mapping[str, Fold],
+    weights: Mapping[str, WeightSums],
+    weight_of: Mapping[str, str],
+    replicates: Mapping[str, Replicates],
+) -> list[Seen]:
+    """What remains of some estimators: worked out once where they share it, and together in any case."""
+    diagnoses = weight_diagnostics(weights)
+    found = []
+    for form in FORMS:
+        chosen = [estimator for estimator in estimators if estimator.form == form]
+        moments = [folds[estimator.name].moments() for estimator in chosen]
+        for estimator, own, linear in zip(chosen, moments, linearise_all(moments, form), strict=True):
+            key = weight_of.get(estimator.name, "")
+            one = Seen(
+                estimator=estimator, fold=folds[estimator.name], moments=own, linear=linear, weights=weights.get(key),
+                diagnoses=diagnoses.get(key, []), replicates=replicates.get(estimator.name),
+            )  # fmt: skip
+            found.append(one)
+    return found
+
+
 def answers(
-    policies: Sequence[str],
-    estimator: Estimator,
-    fold: Fold,
-    weights: WeightSums | None,
-    replicates: Replicates | None,
-    asked: Asked,
-    chosen: str = "",
-    least_error: float = 0.0,
+    policies: Sequence[str], seen: Seen, asked: Asked, chosen: str = "", least_error: float = 0.0
 ) -> list[Estimate]:
     """One estimate for each policy. `least_error`: what its standard error is at least."""
+    estimator, weights, moments = seen.estimator, seen.weights, seen.moments
     asked.check(weights)
-    moments = fold.moments()
-    linear = linearise(moments, estimator.form)
-    linear = linear._replace(std_error=np.maximum(linear.std_error, least_error))
+    linear = seen.linear._replace(std_error=np.maximum(seen.linear.std_error, least_error))
     shape = len(policies)
     largest, heaviest = np.full(shape, np.nan), np.full(shape, np.nan)
-    diagnoses = [Diagnostics(n=asked.n, units=moments.count)]
+    diagnoses = seen.diagnoses or [Diagnostics(n=asked.n, units=moments.count)]
     if weights is not None:
-        diagnoses = weight_diagnostics(weights)
         heaviest[:] = weights.heaviest
         largest[:] = [float(tail[-1]) if len(tail) else 0.0 for tail in weights.tail]
     basis = Basis(
-        estimator=estimator, fold=fold, moments=moments, linear=linear, largest_weight=largest,
-        binary=asked.rewards.binary, level=asked.level, bounds=asked.bounds, replicates=replicates,
+        estimator=estimator, fold=seen.fold, moments=moments, linear=linear, largest_weight=largest,
+        binary=asked.rewards.binary, level=asked.level, bounds=asked.bounds, replicates=seen.replicates,
     )  # fmt: skip
     ends = INTERVALS[asked.interval](basis)
     if asked.interval in ("hoeffding", "bernstein") and "q_target" in estimator.needs and not asked.predictions_fit():
@@ -128,47 +159,45 @@ def answers(
     low, high = (np.full(shape, np.nan),) * 2 if isinstance(ends, str) else ends
     least, most = asked.rewards.span(estimator)
     terms = moments.effective_terms(least, most, estimator.normalised)
-    tested = weights is not None and weights.before is not None
+    # The mean of matching weights is not meant to be 1: a test would accuse an innocent log.
+    shrunk = weights is not None and weights.before is not None
+    tested = estimator.weight_mean == "one" or (estimator.weight_mean == "shrunk" and shrunk)
     found = []
     for p, policy in enumerate(policies):
+        known = diagnoses[p if len(diagnoses) > 1 else 0]
         diagnosis = replace(
-            diagnoses[p if len(diagnoses) > 1 else 0], effective_terms=number(float(terms[p])), chosen=chosen
+            known,
+            effective_terms=number(float(terms[p])),
+            chosen=chosen,
+            mean_weight_p=known.mean_weight_p if tested else None,
+            share_without_support=known.share_without_support if tested else None,
         )
         one = Estimate(
             policy=policy, estimator=estimator.name, value=number(linear.value[p]),
             std_error=number(linear.std_error[p]), low=number(low[p]), high=number(high[p]), level=asked.level,
             interval=asked.interval, n=asked.n, diagnostics=diagnosis, gate="ok", reason="",
         )  # fmt: skip
-        found.append(_judged(one, estimator, asked, heaviest[p], missing, tested))
+        found.append(_judged(one, estimator, asked, heaviest[p], missing))
     return found
 
 
-def _judged(
-    estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: float, missing: str, tested: bool
-) -> Estimate:
+def _judged(estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: float, missing: str) -> Estimate:
     diagnosis = estimate.diagnostics
-    if estimator.weight_mean == "free" or (estimator.weight_mean == "shrunk" and not tested):
-        # The mean of matching weights is not meant to be 1: a test would accuse an innocent log.
-        diagnosis = replace(diagnosis, mean_weight_p=None, share_without_support=None)
     compared = estimator.normalised or "q_target" in estimator.needs
     verdict, reason = gate(diagnosis, estimator, estimate.std_error, asked.rewards.reach(compared))
     if verdict == "ok" and asked.assumption:
         verdict, reason = "caution", asked.assumption
     if heaviest == 0:
-        return _without_value(
-            replace(estimate, diagnostics=diagnosis), "no logged decision has an action of this policy"
-        )
+        return _without_value(estimate, "no logged decision has an action of this policy")
     if diagnosis.largest_weight == 0 and "q_target" not in estimator.needs:
-        return _without_value(replace(estimate, diagnostics=diagnosis), "every weight is cut off")
+        return _without_value(estimate, "every weight is cut off")
     if estimate.value is None or (estimate.std_error is None and diagnosis.units > 1):
-        return _without_value(
-            replace(estimate, diagnostics=diagnosis), "the sums leave the range of floating-point numbers"
-        )
+        return _without_value(estimate, "the sums leave the range of floating-point numbers")
     if estimate.low is None and diagnosis.units > 1:
         why = missing or "it cannot be had from the weights of this policy"
         verdict = "caution" if verdict == "ok" else verdict
         reason = f"{reason}; no {asked.interval} interval: {why}" if reason else f"no {asked.interval} interval: {why}"
-    return replace(estimate, diagnostics=diagnosis, gate=verdict, reason=reason)
+    return estimate if verdict == "ok" else replace(estimate, gate=verdict, reason=reason)
 
 
 def _without_value(estimate: Estimate, reason: str) -> Estimate:

@@ -18,12 +18,13 @@ are wrong yet average out. `ok` means that nothing alarming was seen.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from counterplay.estimators.estimate import Diagnostics, Gate, number
 from counterplay.estimators.evidence import Array
-from counterplay.estimators.moments import linearise
+from counterplay.estimators.moments import Linear, Moments, linearise_all
 from counterplay.estimators.terms import Estimator
 from counterplay.estimators.weights import TAIL, WeightSums
 
@@ -46,11 +47,17 @@ def two_sided_p(t: float, units: int) -> float:
     return float(2 * stdtr(units - 1.0, -abs(t)))
 
 
-def weight_diagnostics(sums: WeightSums) -> list[Diagnostics]:
-    """One `Diagnostics` for each policy in the sums."""
+def weight_diagnostics(weights: Mapping[str, WeightSums]) -> dict[str, list[Diagnostics]]:
+    """By name of the weights, one `Diagnostics` for each policy in their sums."""
     # Of shrunken weights those before shrinking are tested: they must average 1, whatever was made of them.
-    moments = (sums.mean if sums.before is None else sums.before).moments()
-    mean, error, _ = linearise(moments)
+    tested = [(sums.mean if sums.before is None else sums.before).moments() for sums in weights.values()]
+    linear = linearise_all(tested)
+    of_all = zip(weights.items(), tested, linear, strict=True)
+    return {name: _diagnoses(sums, moments, own) for (name, sums), moments, own in of_all}
+
+
+def _diagnoses(sums: WeightSums, moments: Moments, linear: Linear) -> list[Diagnostics]:
+    mean, error, _ = linear
     found = []
     for p, tail in enumerate(sums.tail):
         largest = float(tail[-1]) if len(tail) else 0.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +16,19 @@ from counterplay.estimators.moments import PARTS, Moments
 from counterplay.estimators.weighted import BASELINES, KINDS, RISING, Shrinkage, Weighted
 from counterplay.estimators.weights import LARGEST, TAIL, WeightSums, largest_of
 
+if TYPE_CHECKING:
+    from counterplay.estimators.kernel import Found, Logged, Members
+
 IMPORTANCE = "importance"
 """The name of the weights that are not shrunk, which many estimators share."""
 
-PARALLEL = 1_000_000
-"""Weights below which threads cost more than they save."""
+PARALLEL = 4_000_000
+"""Terms (policies x members x decisions) below which threads cost more than they save."""
+
+MEMBERS = 5
+"""Members of a policy that pay for reading the evidence in one more thread."""
+
+FINITE = float(np.finfo(np.float64).max)
 
 SAMPLED = 64
 ENOUGH = 96
@@ -27,20 +36,23 @@ ENOUGH = 96
 
 
 def weights_name(member: Weighted) -> str:
-    """The name under which the sums of a member's weights stand: members with one shrinkage share them."""
+    """The name under which the sums of a member's weights stand, which members with one shrinkage and baseline share.
+
+    The last bits of shrunken weights may differ with what stands beside them; those of plain weights do not.
+    """
     shrinkage = member.shrinkage
-    return IMPORTANCE if shrinkage.kind == "none" else f"{shrinkage.kind}({shrinkage.parameter!r})"
+    if shrinkage.kind == "none":
+        return IMPORTANCE
+    return f"{shrinkage.kind}({shrinkage.parameter!r})" + ("" if member.baseline == "none" else f", {member.baseline}")
 
 
-def fold_family(
-    evidence: Evidence, members: Mapping[str, Weighted], floors: Array | None = None
-) -> tuple[dict[str, Moments], dict[str, WeightSums]]:
-    """Moments of each member by its name, and the sums of their weights by `weights_name`; decisions are the units.
+def fold_family(evidence: Evidence, members: Collection[Weighted], floors: Array | None = None) -> FamilySums:
+    """The sums of some members over the evidence; decisions are the units.
 
     `floors` (P,): weights below cannot reach the tail of the shard this one will be merged into.
     """
-    tails = any(member.shrinkage.kind == "none" for member in members.values())
-    return _fold(evidence, distinct_members(members.values()), floors, tails).parts(members)
+    tails = any(member.shrinkage.kind == "none" for member in members)
+    return _fold(evidence, distinct_members(members), floors, tails)
 
 
 def distinct_members(members: Iterable[Weighted]) -> list[Weighted]:
@@ -57,7 +69,8 @@ class FamilySums:
 
     `mean` (P, M, 3) of g x, g and baseline, `spread` (P, M, 3, 3) their centred products, `powers` (P, M, 2) sums of
     (g x)^3 and (g x)^4; `zeros`, `largest` (P, M) of g; `moved` (P, M) sums of |w - g|; `heaviest` (P,) weight; `tail`:
-    the largest weights of each policy, ascending, or () where every member shrinks.
+    the largest weights of each policy, ascending, or () where every member shrinks; `predicted`: the range of a reward
+    model's predictions, where a member has one.
     """
 
     n: int
@@ -70,6 +83,7 @@ class FamilySums:
     moved: Array
     heaviest: Array
     tail: tuple[Array, ...]
+    predicted: tuple[float, float] | None = None
 
     def parts(self, members: Mapping[str, Weighted]) -> tuple[dict[str, Moments], dict[str, WeightSums]]:
         """Moments of each member by its name, and the sums of their weights by `weights_name`."""
@@ -121,74 +135,144 @@ class FamilySums:
 
 
 def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None, tails: bool) -> FamilySums:
-    from counterplay.estimators.kernel import fold_policies
+    from counterplay.estimators.kernel import Found, fold_policies
 
-    policies, n = len(evidence.policies), len(evidence)
-    given = evidence.weights
-    target = evidence.target if given is None else given
-    inverse = np.empty(0) if given is not None or evidence.propensity is None else 1.0 / evidence.propensity
-    model = any(member.baseline == "model" for member in members)
-    q_logged = np.atleast_2d(evidence.q_logged) if model and evidence.q_logged is not None else np.empty((0, 0))
-    q_target = evidence.q_target if model and evidence.q_target is not None else np.empty((policies, 0))
-    kinds = np.array([KINDS.index(member.shrinkage.kind) for member in members])
-    parameters = np.array([member.shrinkage.parameter for member in members])
-    baselines = np.array([BASELINES.index(member.baseline) for member in members])
-    mean, spread = np.zeros((policies, len(members), 3)), np.zeros((policies, len(members), 3, 3))
-    powers, zeros = np.zeros((policies, len(members), 2)), np.zeros((policies, len(members)))
-    largest, moved = np.zeros_like(zeros), np.zeros_like(zeros)
-    heaviest, kept = np.zeros(policies), np.zeros(policies, np.int64)
-    tail = np.empty((policies, 2 * TAIL)) if tails else np.empty((0, 0))
+    logged, folded = _logged(evidence, members), _members(members)
+    (policies, n), count = logged.target.shape, len(members)
     known = np.zeros(policies) if floors is None else floors
-    guess = _guess(target, inverse, known) if tails else known
-    least = guess.copy()
+    guess = known.copy()
+    found = Found(
+        mean=np.zeros((policies, count, 3)),
+        spread=np.zeros((policies, count, 3, 3)),
+        powers=np.zeros((policies, count, 2)),
+        zeros=np.zeros((policies, count)),
+        largest=np.zeros((policies, count)),
+        moved=np.zeros((policies, count)),
+        heaviest=np.zeros(policies),
+        predicted=np.tile([np.inf, -np.inf], (policies, 1)),
+        tail=np.empty((policies, 2 * TAIL)) if tails else np.empty((0, 0)),
+        kept=np.zeros(policies, np.int64),
+        floors=known.copy(),
+    )
 
-    def fold(own: slice) -> None:
-        fold_policies(
-            target[own], inverse, evidence.reward, q_logged[own] if len(q_logged) > 1 else q_logged, q_target[own],
-            kinds, parameters, baselines, mean[own], spread[own], powers[own], zeros[own], largest[own],
-            moved[own], heaviest[own], least[own], tail[own], kept[own],
-        )  # fmt: skip
+    def fold(own: slice, some: slice) -> None:
+        shared = len(logged.q_logged) == 1
+        part = logged._replace(
+            target=logged.target[own],
+            q_logged=logged.q_logged if shared else logged.q_logged[own],
+            q_target=logged.q_target[own],
+        )
+        if tails and some.start == 0:
+            found.floors[own] = guess[own] = _guess(part.target, part.propensity, known[own])
+        fold_policies(part, _some(folded, some), _part(found, own, some))
 
     with np.errstate(over="ignore", invalid="ignore"):
-        _side_by_side(fold, policies, n)
+        _side_by_side(fold, policies, count, n)
+    found.spread[:, :, [1, 2, 2], [0, 0, 1]] = found.spread[:, :, [0, 0, 1], [1, 2, 2]]
     for m, member in enumerate(members):
         if member.shrinkage.kind in RISING:
-            largest[:, m] = member.shrinkage.apply(heaviest)
-    found = []
-    for p in range(policies if tails else 0):
-        own = tail[p, : kept[p]]
-        if len(own) < TAIL and guess[p] > known[p]:
-            row = target[p] * inverse if len(inverse) else target[p]
-            own = row[row > known[p]]
-        found.append(largest_of(own, TAIL))
+            found.largest[:, m] = member.shrinkage.apply(found.heaviest)
     return FamilySums(
         n=n,
         members=members,
-        mean=mean,
-        spread=spread,
-        powers=powers,
-        zeros=zeros,
-        largest=largest,
-        moved=moved,
-        heaviest=heaviest,
-        tail=tuple(found),
+        mean=found.mean,
+        spread=found.spread,
+        powers=found.powers,
+        zeros=found.zeros,
+        largest=found.largest,
+        moved=found.moved,
+        heaviest=found.heaviest,
+        predicted=(float(found.predicted[:, 0].min()), float(found.predicted[:, 1].max()))
+        if len(logged.q_logged)
+        else None,
+        tail=tuple(_tail(logged, found, p, guess[p], known[p]) for p in range(policies if tails else 0)),
     )
 
 
-def _guess(target: Array, inverse: Array, known: Array) -> Array:
+def _logged(evidence: Evidence, members: Sequence[Weighted]) -> Logged:
+    from counterplay.estimators.kernel import Logged
+
+    policies, given = len(evidence.policies), evidence.weights
+    model = any(member.baseline == "model" for member in members)
+    return Logged(
+        target=evidence.target if given is None else given,
+        propensity=np.empty(0) if given is not None or evidence.propensity is None else evidence.propensity,
+        reward=evidence.reward,
+        q_logged=np.atleast_2d(evidence.q_logged) if model and evidence.q_logged is not None else np.empty((0, 0)),
+        q_target=evidence.q_target if model and evidence.q_target is not None else np.empty((policies, 0)),
+    )
+
+
+def _members(members: Sequence[Weighted]) -> Members:
+    from counterplay.estimators.kernel import Members
+
+    shrinkages = [member.shrinkage for member in members]
+    return Members(
+        kinds=np.array([KINDS.index(own.kind) for own in shrinkages]),
+        # Of optimistic shrinkage the inverse, finite: weights of 0 stay 0.
+        parameters=np.array([
+            own.limit if own.kind == "none"
+            else min(1 / own.parameter, FINITE) if own.kind == "optimistic" else own.parameter
+            for own in shrinkages
+        ]),
+        limits=np.array([own.limit for own in shrinkages]),
+        baselines=np.array([BASELINES.index(member.baseline) for member in members]),
+    )  # fmt: skip
+
+
+def _some(members: Members, some: slice) -> Members:
+    kinds, parameters, limits, baselines = members
+    return type(members)(kinds[some], parameters[some], limits[some], baselines[some])
+
+
+def _part(found: Found, own: slice, some: slice) -> Found:
+    """What some members of some policies write; what all members share is written beside the first."""
+    first = some.start == 0
+    return found._replace(
+        mean=found.mean[own, some],
+        spread=found.spread[own, some],
+        powers=found.powers[own, some],
+        zeros=found.zeros[own, some],
+        largest=found.largest[own, some],
+        moved=found.moved[own, some],
+        heaviest=found.heaviest[own] if first else found.heaviest[own].copy(),
+        predicted=found.predicted[own] if first else found.predicted[own].copy(),
+        tail=found.tail[own] if first else found.tail[:0],
+        kept=found.kept[own],
+        floors=found.floors[own],
+    )
+
+
+def _tail(logged: Logged, found: Found, p: int, guess: float, known: float) -> Array:
+    own = found.tail[p, : found.kept[p]]
+    if len(own) < TAIL and guess > known:
+        row = logged.target[p] * (1.0 / logged.propensity) if len(logged.propensity) else logged.target[p]
+        own = row[row > known]
+    return largest_of(own, TAIL)
+
+
+def _guess(target: Array, propensity: Array, known: Array) -> Array:
     """(P,) weights that very likely more than `TAIL` others exceed or equal; no lower than those `known` to."""
     if target.shape[1] // SAMPLED <= 4 * ENOUGH:
         return known
-    sample = target[:, ::SAMPLED] * (inverse[::SAMPLED] if len(inverse) else 1.0)
+    sample = target[:, ::SAMPLED] * (1.0 / propensity[::SAMPLED] if len(propensity) else 1.0)
     # One step below: where many weights are the same, none of them may be lost.
     return np.maximum(known, np.nextafter(np.partition(sample, -ENOUGH, axis=1)[:, -ENOUGH], 0.0))
 
 
-def _side_by_side(fold: Callable[[slice], None], policies: int, n: int) -> None:
-    workers = min(policies, os.cpu_count() or 1)
-    if workers == 1 or policies * n < PARALLEL:
-        fold(slice(0, policies))
+def _side_by_side(fold: Callable[[slice, slice], None], policies: int, members: int, n: int) -> None:
+    """Policies, and members where policies are few, over threads: neither meet, so threads change no bit."""
+    workers = (os.cpu_count() or 1) if policies * members * n >= PARALLEL else 1
+    own = _cuts(policies, min(policies, workers))
+    some = _cuts(members, max(1, min(members // MEMBERS, workers // len(own))))
+    tasks = list(product(own, some))
+    if len(tasks) == 1:
+        fold(*tasks[0])
         return
-    cuts = np.linspace(0, policies, workers + 1).astype(int)
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(fold, [slice(int(a), int(b)) for a, b in pairwise(cuts)]))
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        list(pool.map(lambda task: fold(*task), tasks))
+
+
+def _cuts(count: int, parts: int) -> list[slice]:
+    cuts = np.linspace(0, count, parts + 1).astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(cuts)]

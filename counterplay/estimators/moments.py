@@ -9,6 +9,7 @@ merge, so no cut of a log can be wrong. A log without clusters keeps 20 numbers 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -213,6 +214,20 @@ def linearise(moments: Moments, form: Form = "ratio") -> Linear:
         square = np.where(np.isfinite(error), np.where(square <= error, 0.0, square), np.nan)
         std_error = np.sqrt(square / (count * (count - 1.0))) if count > 1 else np.full(len(mean), np.nan)
     return Linear(value, std_error, gradient)
+
+
+def linearise_all(found: Sequence[Moments], form: Form = "ratio") -> list[Linear]:
+    """`linearise` of moments over the same units, in arrays of all their policies: at the price of one."""
+    if not found:
+        return []
+    together = replace(
+        found[0],
+        mean=np.concatenate([own.mean for own in found]),
+        spread=np.concatenate([own.spread for own in found]),
+        powers=np.concatenate([own.powers for own in found]),
+    )
+    cuts = np.cumsum([len(own.mean) for own in found[:-1]])
+    return [Linear(*parts) for parts in zip(*(np.split(part, cuts) for part in linearise(together, form)), strict=True)]
 
 
 def _ratio(mean: Array) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from counterplay.errors import EvidenceError
-from counterplay.estimators.answers import Asked, Rewards, answers
+from counterplay.estimators.answers import Asked, Rewards, answers, seen_of
 from counterplay.estimators.estimate import Estimate
 from counterplay.estimators.evidence import Array, Codes, Evidence
 from counterplay.estimators.family import IMPORTANCE, FamilySums, fold_family, weights_name
@@ -101,15 +101,10 @@ class Statistic:
         asked = Asked(
             n=self.n, rewards=self.rewards, assumption=self.assumption, level=level, interval=interval, bounds=bounds
         )
-        found: dict[str, list[Estimate]] = {}
-        for estimator in self.estimators:
-            name = estimator.name
-            if isinstance(estimator, Tuned):
-                found[name] = self._tuned(estimator, asked)
-            else:
-                own = self.weights.get(self.weight_of.get(name, ""))
-                parts = self.folds[name], own, self.replicates.get(name)
-                found[name] = answers(self.policies, estimator, *parts, asked)
+        plain = tuple(estimator for estimator in self.estimators if not isinstance(estimator, Tuned))
+        seen = seen_of(plain, self.folds, self.weights, self.weight_of, self.replicates)
+        found = {own.estimator.name: answers(self.policies, own, asked) for own in seen}
+        found |= {own.name: self._tuned(own, asked) for own in self.estimators if isinstance(own, Tuned)}
         return [found[e.name][p] for p in range(len(self.policies)) for e in self.estimators]
 
     def settled(self, estimator: Estimator) -> Estimator:
@@ -138,7 +133,9 @@ class Statistic:
                 linearise(_sum_of([half.policy(p, tuned.grid[0]) for half, _ in known])[0].moments()).std_error[0]
             )
             least = 0.0 if np.isnan(least) else least
-            found += answers([policy], tuned.using(used), fold, weights, replicates, asked, told, least)
+            name, replicated = tuned.name, {} if replicates is None else {tuned.name: replicates}
+            (seen,) = seen_of([tuned.using(used)], {name: fold}, {name: weights}, {name: name}, replicated)
+            found += answers([policy], seen, asked, told, least)
         return found
 
     def policy(self, p: int, estimator: Estimator) -> tuple[Fold, WeightSums, Replicates | None]:
@@ -189,13 +186,14 @@ def statistic_of(
         estimator.require(evidence)
     plain = tuple(estimator for estimator in chosen if not isinstance(estimator, Tuned))
     clusters = units_of(evidence)
-    folds, weights, weight_of = _folds(evidence, plain, clusters, floors or {})
+    (folds, weights, weight_of), predicted = _folds(evidence, plain, clusters, floors or {})
+    model = any("q_target" in estimator.needs for estimator in chosen)
     grids = {own.name: own for estimator in chosen if isinstance(estimator, Tuned) for own in estimator.grid}
     return Statistic(
         estimators=chosen,
         policies=evidence.policies,
         n=len(evidence),
-        rewards=Rewards.of(evidence, model=any("q_target" in estimator.needs for estimator in chosen)),
+        rewards=Rewards.of(evidence, model, predicted),
         folds=folds,
         weights=weights,
         weight_of=weight_of,
@@ -262,16 +260,20 @@ def _folds(
     estimators: tuple[Estimator, ...],
     clusters: tuple[Codes, Codes] | None,
     floors: Mapping[str, Array],
-) -> Folds:
+) -> tuple[Folds, tuple[float, float] | None]:
+    """The folds, and the range of a reward model's predictions where the pass met it."""
     if clusters is not None:
-        return _through_terms(evidence, estimators, clusters, floors)
+        return _through_terms(evidence, estimators, clusters, floors), None
     members = {e.name: e.terms for e in estimators if isinstance(e.terms, Weighted)}
     others = tuple(e for e in estimators if e.name not in members)
     folds: dict[str, Fold] = {}
     weights: dict[str, WeightSums] = {}
+    predicted = None
     if members:
-        moments, weights = fold_family(evidence, members, floors.get(IMPORTANCE))
+        family = fold_family(evidence, members.values(), floors.get(IMPORTANCE))
+        moments, weights = family.parts(members)
         folds.update(moments)
+        predicted = family.predicted
     weight_of = {name: weights_name(member) for name, member in members.items()}
     for start in range(0, len(evidence) if others else 0, BLOCK):
         block = evidence.part(slice(start, min(start + BLOCK, len(evidence))))
@@ -281,7 +283,7 @@ def _folds(
         for name, sums in own_weights.items():
             weights[name] = weights[name].merge(sums) if start else sums
         weight_of |= own_weight_of
-    return folds, weights, weight_of
+    return (folds, weights, weight_of), predicted
 
 
 def _through_terms(

@@ -60,6 +60,14 @@ class Shrinkage:
             return weight / (weight * (weight / self.parameter) + 1.0)
         return weight
 
+    @property
+    def limit(self) -> float:
+        """Weights up to this are not changed."""
+        if self.kind in ("clip", "switch"):
+            return self.parameter
+        none = {"none": self.parameter, "subgaussian": 0.0, "optimistic": np.inf}[self.kind]
+        return np.inf if self.parameter == none else 0.0
+
     def largest(self, weight: float) -> float:
         """The largest g(w) for w in [0, `weight`]; inf where nothing bounds it."""
         if self.kind in ("clip", "switch"):
