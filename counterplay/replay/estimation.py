@@ -8,7 +8,7 @@ import numpy as np
 
 from counterplay.estimators import Evidence, compare, evaluate
 from counterplay.estimators.table import resolve_all
-from counterplay.replay.agents import Bandit, Hybrid
+from counterplay.replay.agents import learner_of
 from counterplay.replay.evidence import exact_values, gather_evidence
 from counterplay.replay.experiment import EstimateSettings, Experiment
 from counterplay.replay.freezing import policy_of
@@ -33,7 +33,7 @@ def estimate_policies(
     count = len(prepared.log.context)
     half = count // 2 if wanted.frozen else 0
     learn, report = prepared.part(np.arange(half)), prepared.part(np.arange(half, count))
-    policies = [policy_of(report, agent) for agent in settings.agents if not isinstance(agent, (Bandit, Hybrid))]
+    policies = [policy_of(report, agent) for agent in settings.agents if learner_of(agent) is None]
     for name in wanted.frozen:
         policies.append(_frozen(settings, name, learn, report))
         step(f"{name}, frozen")

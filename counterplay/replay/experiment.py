@@ -40,7 +40,7 @@ from typing import Any, Literal
 from counterplay.errors import ConfigurationError, FileError, nearest
 from counterplay.estimators.table import resolve_all
 from counterplay.logs.outputs import canonical_json
-from counterplay.replay.agents import BuiltIn, Hybrid
+from counterplay.replay.agents import Bandit, BuiltIn, FixedPolicy, Hybrid, learner_of
 from counterplay.replay.grid import agents_from, settings_of, structured
 
 DEFAULT_ESTIMATORS = ("ips", "snips", "dr")
@@ -115,10 +115,11 @@ class Experiment(_Header):
         """The stored policies that the agents use, each once, in order."""
         used: dict[str, None] = {}
         for agent in self.agents:
-            if isinstance(agent, Hybrid):
-                used.update(dict.fromkeys(agent.models))
-            elif getattr(agent, "policy", None):
-                used[agent.policy] = None  # type: ignore[union-attr]
+            learner = learner_of(agent)
+            named = agent.models if isinstance(agent, Hybrid) else ()
+            named += (agent.policy,) if isinstance(agent, FixedPolicy) else ()
+            asked = (learner.pretrain_on, learner.answers) if isinstance(learner, Bandit) else ()
+            used.update(dict.fromkeys([*named, *filter(None, asked)]))
         return tuple(used)
 
     def definition(self) -> dict[str, Any]:

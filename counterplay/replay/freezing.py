@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from counterplay.logs.chunks import Chunk
+from counterplay.logs.log import Log
 from counterplay.replay.agents import BuiltIn
+from counterplay.replay.kernels.bandit import block_probabilities
 from counterplay.replay.kernels.bilinear import exploration_rate
-from counterplay.replay.kernels.records import State
+from counterplay.replay.kernels.records import THOMPSON, BanditSettings, State, Tape
 from counterplay.replay.kernels.selection import base_probabilities
-from counterplay.replay.policies import FrozenBandit, Mixture, Policy, TablePolicy
+from counterplay.replay.policies import Mixture, Policy, TablePolicy, allowed
 from counterplay.replay.prepared import PreparedLog
+from counterplay.replay.randomness import Purpose, uniforms
 from counterplay.replay.settings import machine
+
+DRAWS = 200
+"""A frozen bandit that explores by its posterior is the policy that takes one of so many draws at random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenBandit:
+    """A bandit that has stopped learning, on the decisions of one log, with what was left of its exploration.
+
+    One that explores by its posterior (LinTS, Thompson sampling) is the policy that takes one of 200 draws from that
+    posterior at random, the same draws for every decision.
+    """
+
+    name: str
+    tape: Tape
+    bandit: BanditSettings
+    state: State
+    exploration: float
+
+    def probabilities(self, log: Log | Chunk, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probabilities `(b, S)` over the allowed actions of the decisions ``rows``."""
+        draws = uniforms(0, Purpose.EXPLORE, DRAWS if self.bandit.exploring == THOMPSON else 1)
+        result = np.zeros(allowed(log, rows).shape)
+        block_probabilities(self.tape, self.bandit, self.state, self.exploration, draws, rows, result)
+        return result
 
 
 def policy_of(prepared: PreparedLog, agent: BuiltIn, state: State | None = None) -> Policy:
@@ -19,7 +51,8 @@ def policy_of(prepared: PreparedLog, agent: BuiltIn, state: State | None = None)
     Args:
         prepared: the log, which need not be the one the agent has learned from.
         agent: the settings.
-        state: what it has learned (``Replay.state``); default: nothing yet. A budget plays no part.
+        state: what it has learned (``Replay.state``); default: nothing yet. Budgets and gates play no part: a selector
+            that looks at each decision is frozen with the probabilities it has where it lets the models act.
     """
     engine = machine(prepared, agent, np.arange(len(prepared.log.context)))
     bases = engine.bases
@@ -30,10 +63,10 @@ def policy_of(prepared: PreparedLog, agent: BuiltIn, state: State | None = None)
     name = f"{agent.name}, frozen"
     bandit = FrozenBandit(
         name=name,
-        weights=state.weights.copy(),
-        action_features=engine.tape.actions,
+        tape=engine.tape,
+        bandit=engine.bandit,
+        state=State(**{name: part.copy() for name, part in state._asdict().items()}),
         exploration=exploration_rate(engine.bandit, batches),
-        explore=engine.bandit.explore,
     )
     shares = np.empty(len(bases.kind))
     base_probabilities(engine.selector, state, batches + 1, shares)

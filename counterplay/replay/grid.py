@@ -16,40 +16,34 @@ from counterplay.replay.agents import (
     Bandit,
     BuiltIn,
     Constant,
-    Exponential,
-    Fixed,
     FixedPolicy,
     Hybrid,
-    LogBarrier,
-    Polynomial,
-    Selector,
+    Learner,
+    LinTS,
+    LinUCB,
     Uniform,
 )
+from counterplay.replay.selectors import SELECTORS, Selector
 
+BANDITS: Mapping[str, type[Any]] = {"bandit": Bandit, "linucb": LinUCB, "lints": LinTS}
 AGENTS: Mapping[str, type[Any]] = {
     "uniform": Uniform,
     "constant": Constant,
     "policy": FixedPolicy,
-    "bandit": Bandit,
+    **BANDITS,
     "hybrid": Hybrid,
 }
-SELECTORS: Mapping[str, type[Any]] = {
-    "fixed": Fixed,
-    "polynomial": Polynomial,
-    "exponential": Exponential,
-    "log-barrier": LogBarrier,
-}
-_LISTS = {"models"}
+_LISTS = {"models", "prices"}
 Record = TypeVar("Record")
 
 
 def agents_from(tables: Sequence[Mapping[str, Any]]) -> tuple[BuiltIn, ...]:
     """The agents that tables of settings describe, in order, each grid in the order of its lists.
 
-    Every table has a ``kind`` (uniform, constant, policy, bandit, hybrid), a hybrid's ``selector`` too (fixed,
-    polynomial, exponential, log-barrier). A list of values stands for one agent with each of them; lists in several
-    fields for every combination. In a list, the word ``"none"`` means no value. Agents of a grid are named after what
-    differs.
+    Every table has a ``kind`` (uniform, constant, policy, bandit, linucb, lints, hybrid), a hybrid's ``selector`` too
+    (the names in ``selectors.SELECTORS``); a hybrid's ``bandit`` may have one, default ``bandit``. A list of values
+    stands for one agent with each of them; lists in several fields for every combination. In a list, the word
+    ``"none"`` means no value. Agents of a grid are named after what differs.
 
     Raises:
         ConfigurationError: an unknown key or kind (with the nearest right one), a value that makes no sense, or two
@@ -131,6 +125,10 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_func(
         lambda kind: kind == Selector,
         lambda value, _: converter.structure(value, _kind(value, SELECTORS, "it")),
+    )
+    converter.register_structure_hook_func(
+        lambda kind: kind == Learner,
+        lambda value, _: converter.structure(value, _kind({"kind": "bandit", **value}, BANDITS, "it")),
     )
     for kind in (*SELECTORS.values(), *AGENTS.values()):
         converter.register_structure_hook(kind, _without_kind(kind, converter))

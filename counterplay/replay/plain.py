@@ -77,6 +77,7 @@ def _trace(rows: list[tuple[int, int, float]]) -> Trace:
         reward=np.array([row[2] for row in rows], np.float64),
         base=np.zeros(len(rows), np.int8),
         p_bandit=np.ones(len(rows), np.float32),
+        alone=np.zeros(0),
     )
 
 

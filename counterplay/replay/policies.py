@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.errors import InputError, UnsupportedError
+from counterplay.errors import InputError
 from counterplay.logs.chunks import Chunk
 from counterplay.logs.log import Log
 
@@ -93,38 +93,6 @@ class TablePolicy:
 
     def probabilities(self, log: Log | Chunk, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return spread(allowed(log, rows), self.actions[rows], self.weights[rows])
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrozenBandit:
-    """A bandit that has stopped learning: greedy in x W z_a, with what was left of its exploration."""
-
-    name: str
-    weights: NDArray[np.float32]
-    action_features: NDArray[np.float32]
-    exploration: float
-    explore: NDArray[np.int32]
-
-    def probabilities(self, log: Log | Chunk, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        if log.context_features is None:
-            raise UnsupportedError(f"'{self.name}' needs context features, which log '{log.name}' does not have.")
-        projected = log.context_features[log.context[rows]] @ self.weights
-        columns = allowed(log, rows)
-        if log.candidates is None:
-            scores = projected @ self.action_features.T
-        else:
-            scores = np.einsum("bm,bsm->bs", projected, self.action_features[np.maximum(columns, 0)])
-            scores[columns < 0] = -np.inf
-        result = self._explored(columns)
-        top = scores == scores.max(axis=1, keepdims=True)
-        greedy = np.argmin(np.where(top, columns, np.iinfo(np.int32).max), axis=1)
-        result[np.arange(len(rows)), greedy] += 1.0 - self.exploration
-        return result
-
-    def _explored(self, columns: NDArray[np.int32]) -> NDArray[np.float64]:
-        if len(self.explore) == 0:
-            return self.exploration * uniform(columns)
-        return self.exploration * np.isin(columns, self.explore) / len(self.explore)
 
 
 @dataclass(frozen=True, kw_only=True)

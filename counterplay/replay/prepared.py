@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,12 +19,33 @@ from counterplay.errors import (
     nearest,
 )
 from counterplay.logs.log import Choices, Log
-from counterplay.replay.agents import Bandit
+from counterplay.replay.agents import Bandit, Learner, LinTS, LinUCB
+from counterplay.replay.features import Features, features_of
 from counterplay.replay.kernels.records import Luck, Tape
 from counterplay.replay.randomness import Purpose, shuffled, uniforms
-from counterplay.replay.spanner import barycentric_spanner, reduced
 
 Table = tuple[NDArray[np.int32], NDArray[np.float64]]
+
+# Settings that change nothing in what a bandit sees, so that configurations of a sweep share their features.
+_IRRELEVANT: dict[type[Learner], dict[str, Any]] = {
+    Bandit: {
+        "exploration_rate": 1.0,
+        "exploration_delay": 1.0,
+        "exploration_power": 1.0,
+        "start": "zero",
+        "pretrain_on": None,
+        "pretrain_decisions": 1,
+        "optimizer": "adam",
+        "learning_rate": 0.0,
+        "learning_delay": 1.0,
+        "loss": "logistic",
+        "bias": True,
+        "prior_scale": 1.0,
+        "prior_bias": 0.0,
+    },
+    LinUCB: {"width": 1.0, "ridge": 1.0},
+    LinTS: {"scale": 1.0, "ridge": 1.0},
+}
 
 
 class PreparedLog:
@@ -38,7 +60,7 @@ class PreparedLog:
         self.log = log
         self._choices = dict(choices or {})
         self._tables: dict[tuple[str, str], Table] = {}
-        self._reduced: dict[int, tuple[NDArray[np.float32], NDArray[np.int32]]] = {}
+        self._features: dict[Learner, Features] = {}
         self._luck: dict[int, Luck] = {}
         self._orders: dict[int, NDArray[np.int64]] = {}
 
@@ -53,13 +75,17 @@ class PreparedLog:
             self._tables[key] = self._make_table(policy, missing)
         return self._tables[key]
 
-    def _make_table(self, policy: str, missing: str) -> Table:
+    def choices(self, policy: str) -> Choices:
+        """The choices of a stored policy in each context."""
         if policy not in self._choices:
             raise InputError(
                 f"log '{self.log.name}' has no stored policy '{policy}'. {nearest(policy, self._choices)} "
                 f"`counterplay generate` stores a model's choices under a name."
             )
-        stored = self._choices[policy]
+        return self._choices[policy]
+
+    def _make_table(self, policy: str, missing: str) -> Table:
+        stored = self.choices(policy)
         actions = stored.actions[self.log.context]
         weights = stored.probabilities[self.log.context]
         absent = actions[:, 0] < 0
@@ -129,30 +155,32 @@ class PreparedLog:
         values = values[np.isfinite(values)]
         return (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
 
-    def action_vectors(self, bandit: Bandit) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Reduced action features `(K, m)`, and the actions to explore over (empty: all that are allowed)."""
-        if self.log.action_features is None or self.log.context_features is None:
-            absent = "action" if self.log.action_features is None else "context"
-            raise UnsupportedError(f"a bandit needs {absent} features, which log '{self.log.name}' does not have.")
-        if bandit.dimensions not in self._reduced:
-            vectors = reduced(self.log.action_features, bandit.dimensions)
-            spanner = np.zeros(0, np.int32) if self.log.candidates is not None else barycentric_spanner(vectors)
-            self._reduced[bandit.dimensions] = (vectors, spanner)
-        vectors, spanner = self._reduced[bandit.dimensions]
-        if bandit.exploration == "epsilon-greedy":
-            return vectors, np.zeros(0, np.int32)
-        if self.log.candidates is not None and self.log.candidates.shape[1] > vectors.shape[1]:
+    def features(self, learner: Learner) -> Features:
+        """What a bandit sees of contexts and actions."""
+        shape = replace(learner, name="", **_IRRELEVANT[type(learner)])
+        if shape not in self._features:
+            answers = learner.answers if isinstance(learner, Bandit) else None
+            joined = None if answers is None else self._answers(answers)
+            self._features[shape] = features_of(self.log, self._contexts, learner, joined)
+        return self._features[shape]
+
+    def _answers(self, policy: str) -> NDArray[np.float32]:
+        """The features of a stored policy's choice in each context `(C, j)`, averaged where it has several; 0 where it
+        has none."""
+        if self.log.action_features is None:
             raise UnsupportedError(
-                f"spanner-greedy needs one action set, or at most {vectors.shape[1]} candidates a decision (then "
-                f"they are the spanner); log '{self.log.name}' has up to "
-                f"{self.log.candidates.shape[1]}. Take epsilon-greedy."
+                f"the answers of '{policy}' join the contexts as action features, which log '{self.log.name}' does not "
+                "have."
             )
-        return vectors, spanner
+        stored = self.choices(policy)
+        present = (stored.actions >= 0)[:, :, None]
+        vectors = self.log.action_features[np.maximum(stored.actions, 0)] * stored.probabilities[:, :, None] * present
+        return np.asarray(vectors.sum(axis=1), np.float32)
 
     def prior_weights(self, bandit: Bandit) -> NDArray[np.float32]:
         """W `(d, m)` such that x W z_a is the inner product of the features of x and a, times ``prior_scale``."""
         contexts, actions = self.log.context_features, self.log.action_features
-        vectors, _ = self.action_vectors(bandit)
+        features = self.features(bandit)
         assert contexts is not None
         assert actions is not None
         if contexts.shape[1] != actions.shape[1]:
@@ -160,8 +188,10 @@ class PreparedLog:
                 f"start = \"embedding-prior\" needs contexts and actions in one space; log '{self.log.name}' has "
                 f'{contexts.shape[1]} and {actions.shape[1]} dimensions. Start from "zero".'
             )
-        solved = np.linalg.lstsq(vectors.astype(np.float64), actions.astype(np.float64), rcond=None)[0]
-        return np.ascontiguousarray(solved.T * bandit.prior_scale, dtype=np.float32)
+        solved = np.linalg.lstsq(features.actions.astype(np.float64), actions.astype(np.float64), rcond=None)[0]
+        weights = np.zeros((features.contexts.shape[1], features.actions.shape[1]), np.float32)
+        weights[: contexts.shape[1]] = solved.T * bandit.prior_scale
+        return weights
 
     def luck(self, seed: int) -> Luck:
         """The draws of one seed, shared by all agents."""
@@ -198,18 +228,18 @@ class PreparedLog:
         }
 
     @cached_property
-    def _contexts(self) -> NDArray[np.float32]:
-        assert self.log.context_features is not None
-        return _owned(self.log.context_features, np.float32)
+    def _contexts(self) -> NDArray[np.float32] | None:
+        features = self.log.context_features
+        return None if features is None else _owned(features, np.float32)
 
-    def tape(self, vectors: NDArray[np.float32] | None, order: NDArray[np.int64]) -> Tape:
-        """The log as the kernels read it; ``vectors`` are the bandit's action features, None without a bandit."""
+    def tape(self, features: Features | None, order: NDArray[np.int64]) -> Tape:
+        """The log as the kernels read it; ``features`` are what the bandit sees, None without a bandit."""
         empty = np.zeros((len(self.log.action_labels), 0), np.float32)
         shared: dict[str, Any] = self._shared
         return Tape(
             order=order,
-            contexts=empty if vectors is None else self._contexts,
-            actions=empty if vectors is None else vectors,
+            contexts=empty if features is None else features.contexts,
+            actions=empty if features is None else features.actions,
             **shared,
         )
 

@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     ACTION = 3
     ACCEPT = 4
     LOGGING = 5
+    PRETRAINING = 6
 
 
 def uniforms(seed: int, purpose: Purpose, count: int, *, start: int = 0) -> NDArray[np.float64]:

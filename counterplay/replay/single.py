@@ -41,6 +41,10 @@ class Replay:
     p_bandit: NDArray[np.float32]
     call: NDArray[np.bool_]
     acceptance: Acceptance | None
+    alone: NDArray[np.float64] | None
+    """`(T,)` What its bandit's own choices would have earned, whoever acted; None where it was not asked for."""
+    prior_calls: int
+    """Calls that were made before the first round, to pretrain the bandit."""
     state: State | None
     """What a built-in agent had learned at the end; ``freezing.policy_of`` makes a policy of it."""
 
@@ -53,6 +57,7 @@ def replay_exact(
     horizon: int | None = None,
     order: Order = "shuffled",
     batch: int = BATCH,
+    alone: bool = False,
 ) -> Replay:
     """Run an agent on a log that knows the reward of every action: what it plays is what it would have earned.
 
@@ -63,6 +68,9 @@ def replay_exact(
         horizon: stop after so many rounds; default: the whole log.
         order: ``shuffled`` by the seed (for logs whose decisions are exchangeable) or as ``logged``.
         batch: decisions between two updates.
+        alone: also find what the bandit's own choices would have earned in every round (built-in agents that learn):
+            of a hybrid, its bandit as if it acted alone; with a selector that always lets the models act, a bandit
+            that learns from the models' decisions only (Chen et al., EMNLP 2024, figure 4).
 
     Raises:
         MissingEvidenceError: the log has no outcome table, or it does not know an outcome that the agent needs.
@@ -79,8 +87,8 @@ def replay_exact(
     rounds = prepared.order(seed, order == "shuffled")[: horizon or count]
     if not isinstance(agent, BuiltIn):
         return _from_plain(agent, seed, plain.exact(prepared, agent, seed, rounds), None)
-    engine = machine(prepared, agent, rounds)
-    trace = _empty_trace(len(rounds))
+    engine = machine(prepared, agent, rounds, batch)
+    trace = _empty_trace(len(rounds), alone and engine.learns)
     with threadpool_limits(1, user_api="blas"):
         unknown = replay_exactly(
             engine.tape, prepared.luck(seed), engine.bases, engine.bandit, engine.selector, engine.state, trace, batch
@@ -136,8 +144,8 @@ def replay_rejection(
         trace, acceptance = plain.rejection(prepared, agent, seed, rounds, c, limit)
         _reached(log.name, agent.name, acceptance.accepted, acceptance.read, horizon)
         return _from_plain(agent, seed, trace, acceptance)
-    engine = machine(prepared, agent, rounds)
-    trace = _empty_trace(min(limit, len(rounds)))
+    engine = machine(prepared, agent, rounds, batch)
+    trace = _empty_trace(min(limit, len(rounds)), False)
     with threadpool_limits(1, user_api="blas"):
         accepted, read, violations, excess, expected = replay_by_rejection(
             engine.tape,
@@ -168,13 +176,14 @@ def _reached(log: str, agent: str, accepted: int, read: int, horizon: int | None
         )
 
 
-def _empty_trace(rounds: int) -> Trace:
+def _empty_trace(rounds: int, alone: bool) -> Trace:
     return Trace(
         decision=np.zeros(rounds, np.int64),
         action=np.zeros(rounds, np.int32),
         reward=np.zeros(rounds, np.float64),
         base=np.zeros(rounds, np.int8),
         p_bandit=np.zeros(rounds, np.float32),
+        alone=np.zeros(rounds if alone else 0),
     )
 
 
@@ -196,6 +205,8 @@ def _replay(
         p_bandit=trace.p_bandit[:rounds],
         call=engine.bases.calls[trace.base[:rounds]],
         acceptance=acceptance,
+        alone=trace.alone[:rounds] if len(trace.alone) else None,
+        prior_calls=engine.prior_calls,
         state=engine.state if engine.learns else None,
     )
 
@@ -204,8 +215,9 @@ def _from_plain(agent: plain.Agent, seed: int, trace: Trace, acceptance: Accepta
     return Replay(
         agent=agent.name,
         seed=seed,
-        **trace._asdict(),
+        **{**trace._asdict(), "alone": None},
         call=np.zeros(len(trace.reward), bool),
         acceptance=acceptance,
+        prior_calls=0,
         state=None,
     )

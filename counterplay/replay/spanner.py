@@ -75,3 +75,27 @@ def barycentric_spanner(vectors: NDArray[np.float32], factor: float = 2.0) -> ND
         else:
             break
     return np.sort(chosen)
+
+
+def spanner_coefficients(vectors: NDArray[np.float32], spanner: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Every action's coefficients in the actions of a spanner: M `(m, K)` with ``vectors[a] = sum_i M[i, a]
+    vectors[spanner[i]]``.
+
+    Args:
+        vectors: `(K, m)`.
+        spanner: `(m,)` indices into ``vectors``, in any order.
+
+    Raises:
+        ConfigurationError: the spanner is not a basis: it has fewer or more actions than the vectors have dimensions,
+            or their vectors depend on each other.
+    """
+    width = vectors.shape[1]
+    basis = vectors[spanner].astype(np.float64)
+    if basis.shape[0] != width or np.linalg.matrix_rank(basis) < width:
+        raise ConfigurationError(
+            f"{basis.shape[0]} actions are no basis of {width} dimensions: give {width} whose vectors do not depend on "
+            "each other, such as those of barycentric_spanner on vectors of full rank."
+        )
+    result = np.linalg.solve(basis.T, vectors.T.astype(np.float64)).astype(np.float32)
+    result[:, spanner] = np.eye(width, dtype=np.float32)
+    return np.ascontiguousarray(result)

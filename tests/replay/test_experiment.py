@@ -21,9 +21,10 @@ from counterplay.errors import (
 from counterplay.logs import DecisionArrays, open_workspace, write_choices, write_log
 from counterplay.logs.results import read_curves, read_experiments, read_runs
 from counterplay.replay import load_experiment, run_experiment
-from counterplay.replay.agents import Hybrid, LogBarrier
+from counterplay.replay.agents import Hybrid
 from counterplay.replay.grid import agents_from, settings_of
 from counterplay.replay.prepared import PreparedLog
+from counterplay.replay.selectors import LogBarrier
 from tests.replay.worlds import world
 
 AGENTS: list[dict[str, Any]] = [

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from counterplay.errors import InputError, MissingEvidenceError
 from counterplay.estimators import evaluate
 from counterplay.logs.log import Outcomes
-from counterplay.replay.agents import Bandit, BuiltIn, Constant, Fixed, FixedPolicy, Hybrid, LogBarrier, Uniform
+from counterplay.replay.agents import Bandit, BuiltIn, Constant, FixedPolicy, Hybrid, Uniform
 from counterplay.replay.evidence import exact_values, gather_evidence, with_outcomes
 from counterplay.replay.freezing import policy_of
 from counterplay.replay.policies import allowed
 from counterplay.replay.prepared import PreparedLog
+from counterplay.replay.selectors import Fixed, LogBarrier
 from counterplay.replay.single import replay_exact, replay_rejection
 from tests.replay.worlds import without_outcomes, world
 

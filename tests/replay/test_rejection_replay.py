@@ -11,13 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from counterplay.errors import ConfigurationError, HorizonError, MissingEvidenceError, UnsupportedError
-from counterplay.replay.agents import Bandit, BuiltIn, FixedPolicy, Hybrid, LogBarrier, Polynomial, Uniform
+from counterplay.replay.agents import Bandit, BuiltIn, FixedPolicy, Hybrid, Uniform
 from counterplay.replay.evidence import exact_values
 from counterplay.replay.freezing import policy_of
 from counterplay.replay.plain import Decision
 from counterplay.replay.policies import allowed
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.randomness import Purpose, shuffled, uniforms
+from counterplay.replay.selectors import LogBarrier, Polynomial
 from counterplay.replay.single import replay_exact, replay_rejection
 from tests.replay.worlds import without_outcomes, world
 
@@ -31,7 +32,7 @@ class PlainBandit:
     name = "plain bandit"
 
     def __init__(self, prepared: PreparedLog, batch: int = 32) -> None:
-        self.vectors, _ = prepared.action_vectors(BANDIT)
+        self.vectors = prepared.features(BANDIT).actions
         assert prepared.log.context_features is not None
         self.shape = (prepared.log.context_features.shape[1], self.vectors.shape[1])
         self.batch = batch

@@ -7,58 +7,83 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from counterplay.replay.agents import (
-    Bandit,
-    BuiltIn,
-    Constant,
+from counterplay.replay.agents import Bandit, BuiltIn, Constant, FixedPolicy, Hybrid, Learner, LinTS, LinUCB, Uniform
+from counterplay.replay.selectors import (
+    Exp3,
     Exponential,
     Fixed,
-    FixedPolicy,
-    Hybrid,
+    Guarded,
+    LinearDecay,
     LogBarrier,
     Polynomial,
-    Uniform,
+    Priced,
+    Selector,
+    Tsallis,
+    Unsure,
 )
 from counterplay.replay.single import Replay, replay_exact, replay_rejection
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.replay.worlds import world
 
+BANDITS: tuple[Learner, ...] = (
+    Bandit(dimensions=5),
+    Bandit(dimensions=5, exploration="epsilon-greedy", optimizer="sgd", bias=False),
+    Bandit(dimensions=5, exploration="softmax", optimizer="adagrad", start="embedding-prior"),
+    Bandit(dimensions=5, exploration="igw", exploration_rate=30.0, exploration_power=-0.5, loss="squared"),
+    Bandit(dimensions=5, exploration="spanner-igw", exploration_rate=30.0, exploration_delay=3.0),
+    Bandit(dimensions=5, exploration="thompson"),
+    Bandit(dimensions=5, start="pretrained", pretrain_on="llm", pretrain_decisions=12, answers="llm"),
+    Bandit(model="disjoint", exploration="igw"),
+    LinUCB(dimensions=3),
+    LinTS(dimensions=3, intercept=False),
+    LinUCB(model="shared", dimensions=2),
+    LinTS(model="shared", dimensions=2),
+)
+SELECTORS: tuple[Selector, ...] = (
+    Fixed(share=0.3),
+    Polynomial(scale=3.0),
+    Exponential(scale=2.0, rate=0.2),
+    LinearDecay(),
+    LogBarrier(),
+    LogBarrier(clip=None, mix=0.2),
+    LogBarrier(clip=None),
+    LogBarrier(weight="played", loss="one-minus-reward"),
+    Exp3(rate=0.1),
+    Tsallis(),
+    Unsure(threshold=0.7, most=0.9, least=0.1),
+    Priced(price=0.1),
+    Guarded(allowance=0.4),
+)
+BUDGETS: tuple[dict[str, Any], ...] = (
+    {},
+    {"budget": 5},
+    {"budget": 5, "budget_rule": "linear"},
+    {"money": 4.0},
+    {"money": 4.0, "budget_rule": "linear"},
+)
 
-def agents() -> Iterator[BuiltIn]:
-    """Every base alone, every bandit, and every combination of selector, budget and number of models."""
+
+def alone() -> Iterator[BuiltIn]:
+    """Every agent that is not a hybrid."""
     yield Uniform()
     yield Constant()
     yield FixedPolicy(name="model", policy="llm")
     yield FixedPolicy(name="two best", policy="two-best")
-    bandits = itertools.product(
-        ("spanner-greedy", "epsilon-greedy"), ("zero", "embedding-prior"), ("logistic", "squared"), (True, False)
-    )
-    for explore, start, loss, bias in bandits:
-        name = f"{explore} {start} {loss} {bias}"
-        yield Bandit(name=name, exploration=explore, start=start, loss=loss, bias=bias, dimensions=5)
-    selectors = (
-        Fixed(share=0.3),
-        Polynomial(scale=3.0),
-        Exponential(scale=2.0, rate=0.2),
-        LogBarrier(),
-        LogBarrier(clip=None, mix=0.2),
-        LogBarrier(clip=None),
-        LogBarrier(weight="played", loss="one-minus-reward"),
-    )
-    budgets = ((None, "hard-stop"), (25, "hard-stop"), (25, "linear"), (0, "linear"))
-    for selector, (budget, rule), models in itertools.product(selectors, budgets, (("llm",), ("llm", "two-best"))):
-        yield Hybrid(
-            name=f"{selector} {budget} {rule} {models}",
-            selector=selector,
-            budget=budget,
-            budget_rule=rule,
-            models=models,
-            bandit=Bandit(dimensions=5),
-        )
+    yield from BANDITS
+
+
+def hybrids() -> Iterator[Hybrid]:
+    """Every combination of bandit, selector with its smoothing, and budget; models one or two in turn."""
+    for number, (bandit, selector, budget) in enumerate(itertools.product(BANDITS, SELECTORS, BUDGETS)):
+        models, prices = (("llm",), ()) if number % 2 else (("llm", "two-best"), (1.0, 0.3))
+        prices = prices if "money" in budget else ()
+        name = f"{bandit} {selector} {budget}"
+        yield Hybrid(name=name, selector=selector, models=models, bandit=bandit, prices=prices, **budget)
 
 
 def told(replay: Replay) -> dict[str, object]:
@@ -66,21 +91,26 @@ def told(replay: Replay) -> dict[str, object]:
         "decision": replay.decision.tolist(),
         "action": replay.action.tolist(),
         "base": replay.base.tolist(),
-        "p": np.round(replay.p_bandit.astype(float), 5).tolist(),
+        "p": np.round(replay.p_bandit.astype(float), 4).tolist(),
     }
     if replay.state is not None:
-        result["weights"] = replay.state.weights.round(3).tolist()
+        result["weights"] = [part.round(2).tolist() for part in (replay.state.weights, replay.state.theta)]
+    if replay.alone is not None:
+        result["alone"] = replay.alone.tolist()
     return result
 
 
 def main() -> None:
     outcome = {}
-    for shortlist, uneven in ((None, False), (4, False), (4, True)):
-        prepared = world(decisions=150, actions=8, dimensions=5, shortlist=shortlist, uneven=uneven)
-        for agent in agents():
-            where = f"{shortlist} {uneven} {agent.name}"
-            outcome[f"exact {where}"] = told(replay_exact(prepared, agent, seed=3, batch=8))
-            outcome[f"rejection {where}"] = told(replay_rejection(prepared, agent, seed=3, batch=4, constant=0.2))
+    for shortlist, uneven in ((None, False), (4, True)):
+        large = world(decisions=150, actions=8, dimensions=5, shortlist=shortlist, uneven=uneven)
+        small = world(decisions=24, actions=8, dimensions=5, shortlist=shortlist, uneven=uneven)
+        tasks = [*((large, agent) for agent in alone()), *((small, agent) for agent in hybrids())]
+        for number, (prepared, agent) in enumerate(tasks):
+            where = f"{shortlist} {number} {agent.name}"
+            exact = replay_exact(prepared, agent, seed=3, batch=8, alone=number % 3 == 0)
+            outcome[f"exact {where}"] = told(exact)
+            outcome[f"rejection {where}"] = told(replay_rejection(prepared, agent, seed=3, batch=4, constant=0.5))
     json.dump(outcome, sys.stdout)
 
 

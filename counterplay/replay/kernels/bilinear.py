@@ -1,4 +1,4 @@
-"""The bandit's model: logit(x, a) = x W z_a + b, learned by Adam on the chosen action's loss.
+"""The bilinear model: logit(x, a) = x W z_a + b, learned by gradients of the chosen action's loss.
 
 Chen, Zhang and Zhu (EMNLP 2024, appendix A.2) and Zhu, Foster, Langford and Mineiro (ICML 2022): W starts at zero,
 the loss is taken on the played action only, its mean over a batch of 32 is one Adam step, the learning rate decays as
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterplay.replay.kernels.compiled import compiled, compiled_sums, inlined
-from counterplay.replay.kernels.records import BanditSettings, State, Tape
+from counterplay.replay.kernels.records import ADAGRAD, ADAM, BanditSettings, State, Tape
 
 _MEAN_DECAY = np.float32(0.9)
 _SQUARE_DECAY = np.float32(0.999)
@@ -101,8 +101,8 @@ def best_candidate(tape: Tape, decision: int, projected: NDArray[np.float32]) ->
 
 @compiled
 def exploration_rate(bandit: BanditSettings, batches: int) -> float:
-    delay = bandit.exploration_delay
-    return float(bandit.exploration * (delay / (delay + batches)) ** (1.0 / 3.0))
+    """How much the bandit explores after so many batches."""
+    return float(bandit.amount * (bandit.delay / (bandit.delay + batches)) ** bandit.power)
 
 
 @inlined
@@ -153,6 +153,45 @@ def adam(
         values[j] -= step * first / (np.sqrt(second) * correction + _EPSILON)
 
 
+@compiled
+def adagrad(
+    values: NDArray[np.float32], square: NDArray[np.float32], gradient: NDArray[np.float32], rate: float
+) -> None:
+    """One step of AdaGrad (Duchi, Hazan and Singer, 2011) on flat arrays, in place."""
+    step = np.float32(rate)
+    for j in range(values.shape[0]):
+        g = gradient[j]
+        square[j] += g * g
+        values[j] -= step * g / (np.sqrt(square[j]) + _EPSILON)
+
+
+@compiled
+def descend(values: NDArray[np.float32], gradient: NDArray[np.float32], rate: float) -> None:
+    """One step down the gradient on flat arrays, in place."""
+    step = np.float32(rate)
+    for j in range(values.shape[0]):
+        values[j] -= step * gradient[j]
+
+
+@compiled
+def step(
+    learner: int,
+    values: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    square: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+    rate: float,
+    steps: int,
+) -> None:
+    """One step of a learner on flat arrays, in place; ``steps`` counts this one."""
+    if learner == ADAM:
+        adam(values, mean, square, gradient, rate, steps)
+    elif learner == ADAGRAD:
+        adagrad(values, square, gradient, rate)
+    else:
+        descend(values, gradient, rate)
+
+
 @compiled_sums
 def chosen_values(
     projected: NDArray[np.float32],
@@ -196,8 +235,10 @@ def learn(
     np.dot(rows.T, projected, gradient)
     batches = state.counts[0]
     delay = bandit.learning_delay
-    rate = bandit.learning_rate * math.sqrt(delay / (delay + batches))
-    state.counts[0] = batches + 1
-    adam(state.weights.ravel(), state.mean.ravel(), state.square.ravel(), gradient.ravel(), rate, batches + 1)
+    rate = bandit.learning_rate * (delay / (delay + batches)) ** bandit.learning_power
+    weights, mean, square = state.weights.ravel(), state.mean.ravel(), state.square.ravel()
+    step(bandit.learner, weights, mean, square, gradient.ravel(), rate, batches + 1)
     if bandit.bias:
-        adam(state.bias[0:1], state.bias[1:2], state.bias[2:3], bias_gradient, rate, batches + 1)
+        b = state.bias
+        step(bandit.learner, b[0:1], b[1:2], b[2:3], bias_gradient, rate, batches + 1)
+    state.counts[0] = batches + 1

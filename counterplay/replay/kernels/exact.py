@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.replay.kernels.bilinear import (
-    best_candidate,
-    best_of_all,
-    exploration_rate,
-    explored,
-    gather,
-    learn,
-    nth_allowed,
+from counterplay.replay.kernels.bandit import (
+    ASK,
+    begin_batch,
+    learn_batch,
+    play_block,
+    project,
+    weigh,
 )
+from counterplay.replay.kernels.bilinear import exploration_rate, explored, nth_allowed
 from counterplay.replay.kernels.compiled import compiled, inlined
 from counterplay.replay.kernels.records import (
     BANDIT,
+    BILINEAR,
+    GREEDY_MIX,
     BanditSettings,
     Bases,
     Luck,
@@ -25,9 +27,17 @@ from counterplay.replay.kernels.records import (
     Tape,
     Trace,
 )
-from counterplay.replay.kernels.selection import barrier_step, base_probabilities, credit, drawn_base, within_budget
-
-GREEDY = -2
+from counterplay.replay.kernels.selection import (
+    base_probabilities,
+    credit,
+    drawn_base,
+    engage,
+    needs_uncertainty,
+    selector_step,
+    settle,
+    shares_now,
+)
+from counterplay.replay.kernels.work import Work, work_for
 
 
 @compiled
@@ -83,65 +93,60 @@ def let_bases_play(
     luck: Luck,
     bases: Bases,
     bandit: BanditSettings,
-    selector: SelectorSettings,
-    counts: NDArray[np.int64],
-    trace: Trace,
-    start: int,
-    p: NDArray[np.float64],
-    kept: NDArray[np.float64],
     exploration: float,
+    rounds: NDArray[np.int64],
+    acted: NDArray[np.int8],
+    own: NDArray[np.int32],
+    played: NDArray[np.int32],
 ) -> None:
-    """Draw who acts in the rounds from ``start``, one a row of ``kept``, and what they play; GREEDY: scores decide."""
+    """What the bases that acted play. Of the bandit: what exploring plays, or ASK; the same into ``own`` for every
+    round where ``own`` is as long as these."""
     # Fields are taken out of their records once: inside the loop each access would count a reference.
-    order, kind, calls, table, weight = tape.order, bases.kind, bases.calls, bases.table, bases.weight
+    kind, table, weight = bases.kind, bases.table, bases.weight
     candidates, actions, explore = tape.candidates, tape.actions.shape[0], bandit.explore
-    rule, budget = selector.budget_rule, selector.budget
-    luck_base, luck_explore, luck_action = luck.base, luck.explore, luck.action
-    decisions, acted, p_bandit, played = trace.decision, trace.base, trace.p_bandit, trace.action
-    for r in range(kept.shape[0]):
-        i = start + r
-        decision = order[i]
-        within_budget(rule, budget, calls, counts[1], p, kept, r)
-        base = drawn_base(kept, r, 1.0, luck_base[decision])
-        counts[1] += calls[base]
-        decisions[i], acted[i], p_bandit[i] = decision, base, kept[r, 0]
+    luck_explore, luck_action = luck.explore, luck.action
+    mixes, analysed = bandit.exploring == GREEDY_MIX, own.shape[0] > 0
+    for r in range(rounds.shape[0]):
+        decision, base = rounds[r], acted[r]
+        if kind[base] == BANDIT or analysed:
+            action = ASK
+            if mixes and luck_explore[decision] < exploration:
+                action = explored(candidates, actions, explore, decision, luck_action[decision])
+            played[r] = action
+            if analysed:
+                own[r] = action
         if kind[base] != BANDIT:
-            played[i] = table_action(candidates, actions, table, weight, base, decision, luck_action[decision])
-        elif luck_explore[decision] < exploration:
-            played[i] = explored(candidates, actions, explore, decision, luck_action[decision])
-        else:
-            played[i] = GREEDY
+            played[r] = table_action(candidates, actions, table, weight, base, decision, luck_action[decision])
 
 
 @compiled
-def play_greedily(
-    tape: Tape,
+def draw_bases(
+    luck: Luck,
+    bases: Bases,
+    selector: SelectorSettings,
+    state: State,
     rounds: NDArray[np.int64],
-    played: NDArray[np.int32],
-    projected: NDArray[np.float32],
-    picked: NDArray[np.float32],
-    scores: NDArray[np.float32],
+    start: int,
+    p: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    work: Work,
+    trace: Trace,
 ) -> None:
-    """Replace each GREEDY in ``played`` by the action with the highest score."""
-    if tape.candidates.shape[1] > 0:
-        for r in range(played.shape[0]):
-            if played[r] == GREEDY:
-                played[r] = best_candidate(tape, rounds[r], projected[r])
-        return
-    count = 0
-    for r in range(played.shape[0]):
-        if played[r] == GREEDY:
-            for j in range(picked.shape[1]):
-                picked[count, j] = projected[r, j]
-            count += 1
-    if count == 0:
-        return
-    np.dot(picked[:count], tape.actions.T, scores[:count])
-    count = 0
-    for r in range(played.shape[0]):
-        if played[r] == GREEDY:
-            played[r] = best_of_all(scores, count)
-            count += 1
+    """Draw who acts in the rounds from ``start``; with what probabilities goes into ``kept`` `(b, M)`."""
+    calls, prices, counts, ledger, luck_base = bases.calls, selector.prices, state.counts, state.ledger, luck.base
+    decisions, acted, p_bandit, unsure, best = trace.decision, trace.base, trace.p_bandit, work.unsure, work.best
+    for r in range(rounds.shape[0]):
+        decision = rounds[r]
+        shares_now(selector, calls, counts, ledger, p, kept, r, unsure[r], best[r], start + r)
+        base = drawn_base(kept, r, 1.0, luck_base[decision])
+        engage(calls, prices, counts, ledger, base)
+        decisions[start + r], acted[start + r], p_bandit[start + r] = decision, base, kept[r, 0]
+
+
+@compiled
+def fill_alone(tape: Tape, rounds: NDArray[np.int64], own: NDArray[np.int32], trace: Trace, start: int) -> None:
+    """What the bandit's own choices would have earned; NaN where the table does not know."""
+    look_up(tape, rounds, own, trace.alone[start : start + rounds.shape[0]])
 
 
 @compiled
@@ -156,34 +161,43 @@ def replay_exactly(
     batch: int,
 ) -> int:
     """Play ``len(trace.reward)`` rounds; fill ``trace`` and ``state``; give how many outcomes were unknown."""
-    rounds_total, learns = trace.reward.shape[0], bases.kind[0] == BANDIT
-    width = tape.actions.shape[1]
-    rows = np.empty((batch, tape.contexts.shape[1]), np.float32)
-    projected = np.empty((batch, width), np.float32)
-    picked = np.empty((batch, width), np.float32)
-    scores = np.empty((batch, tape.actions.shape[0] if tape.candidates.shape[1] == 0 else 0), np.float32)
-    gradient = np.empty(state.weights.shape, np.float32)
-    p, kept = np.empty(bases.kind.shape[0]), np.empty((batch, bases.kind.shape[0]))
-    losses = np.zeros(bases.kind.shape[0])
+    rounds_total, learns, members = trace.reward.shape[0], bases.kind[0] == BANDIT, bases.kind.shape[0]
+    uncertain = learns and needs_uncertainty(selector.kind)
+    analysed = learns and trace.alone.shape[0] > 0
+    work = work_for(tape, bandit, state, batch)
+    p, kept, losses = np.empty(members), np.empty((batch, members)), np.zeros(members)
+    own = np.empty(batch if analysed else 0, np.int32)
     for number in range((rounds_total + batch - 1) // batch):
         start = number * batch
         size = min(batch, rounds_total - start)
         rounds = tape.order[start : start + size]
-        played = trace.action[start : start + size]
-        rewards = trace.reward[start : start + size]
+        played, rewards = trace.action[start : start + size], trace.reward[start : start + size]
+        acted = trace.base[start : start + size]
         base_probabilities(selector, state, number + 1, p)
         exploration = exploration_rate(bandit, number)
         if learns:
-            gather(tape, rounds, rows)
-            np.dot(rows[:size], state.weights, projected[:size])
-        let_bases_play(tape, luck, bases, bandit, selector, state.counts, trace, start, p, kept[:size], exploration)
-        if learns:
-            play_greedily(tape, rounds, played, projected[:size], picked, scores)
+            begin_batch(bandit, state, exploration, luck.explore[number], work)
+            if bandit.form == BILINEAR:
+                project(tape, bandit, state, rounds, work)
+        for r in range(size if uncertain else 0):
+            weigh(tape, bandit, state, rounds[r], r, work)
+        draw_bases(luck, bases, selector, state, rounds, start, p, kept[:size], work, trace)
+        let_bases_play(tape, luck, bases, bandit, exploration, rounds, acted, own[:size], played)
+        if analysed:
+            play_block(tape, luck, bandit, state, exploration, rounds, own[:size], work)
+            fill_alone(tape, rounds, own[:size], trace, start)
+            for r in range(size):
+                if bases.kind[acted[r]] == BANDIT:
+                    played[r] = own[r]
+        elif learns:
+            play_block(tape, luck, bandit, state, exploration, rounds, played, work)
         unknown = look_up(tape, rounds, played, rewards)
         if unknown > 0:
             return unknown
-        credit(selector, state, kept[:size], trace.base[start : start + size], rewards, losses)
-        barrier_step(selector, state, losses)
+        for r in range(size):
+            settle(bases.calls, state.ledger, acted[r], rewards[r])
+        credit(selector, state, kept[:size], acted, rewards, losses)
+        selector_step(selector, state, losses)
         if learns:
-            learn(tape, bandit, state, rows[:size], projected[:size], played, rewards, gradient)
+            learn_batch(tape, bandit, state, rounds, played, rewards, work)
     return 0

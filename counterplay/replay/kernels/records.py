@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 BANDIT, TABLE = 0, 1
-FIXED, POLYNOMIAL, EXPONENTIAL, LOG_BARRIER = 0, 1, 2, 3
+BILINEAR, RIDGE = 0, 1
+SGD, ADAGRAD, ADAM, LAPLACE = 0, 1, 2, 3
+GREEDY_MIX, SOFTMAX, INVERSE_GAP, SPANNER_INVERSE_GAP, OPTIMISTIC, THOMPSON = 0, 1, 2, 3, 4, 5
+FIXED, POLYNOMIAL, EXPONENTIAL, LINEAR_DECAY, LOG_BARRIER, EXP3, TSALLIS, UNSURE, PRICED, GUARDED = range(10)
 NO_SMOOTHING, CLIP, MIX = 0, 1, 2
 NO_BUDGET, HARD_STOP, LINEAR = 0, 1, 2
 
@@ -62,48 +65,81 @@ class Bases(NamedTuple):
 
 
 class BanditSettings(NamedTuple):
-    """How the bandit learns and explores; see ``agents.Bandit`` for the meaning of each."""
+    """How the bandit learns and explores; see ``agents`` for the meaning of each.
 
-    explore: NDArray[np.int32]
-    exploration: float
-    exploration_delay: float
+    form: BILINEAR or RIDGE. learner: of a bilinear model, SGD to LAPLACE. exploring: GREEDY_MIX to THOMPSON.
+    amount, delay, power: in batch t (from 0) exploration is ``amount (delay / (delay + t))^power``.
+    explore: `(D,)` int32, the actions of an exploring step or of the spanner; empty: all that are allowed.
+    coefficients: `(D, K)` float32, each action as a combination of those in ``explore`` (SPANNER_INVERSE_GAP only).
+    shared: of a ridge model, whether one model serves all actions, on the products of context and action features.
+    """
+
+    form: int
+    learner: int
+    exploring: int
+    amount: float
+    delay: float
+    power: float
     learning_rate: float
     learning_delay: float
+    learning_power: float
     logistic: bool
     bias: bool
+    shared: bool
+    explore: NDArray[np.int32]
+    coefficients: NDArray[np.float32]
 
 
 class SelectorSettings(NamedTuple):
-    """Who acts: see ``selectors`` for the meaning of each."""
+    """Who acts: see ``selectors`` for the meaning of each.
+
+    kind: FIXED to GUARDED. threshold: of UNSURE; price: of PRICED; allowance: of GUARDED.
+    budget_rule, budget: in calls; money: in units of ``prices`` `(M,)`, what a call of each base costs; inf: no limit.
+    batches: how many there are in all (LINEAR_DECAY).
+    """
 
     kind: int
     scale: float
     decay: float
     least: float
     most: float
+    batches: int
     step: float
     loss_offset: float
     played_weight: bool
+    threshold: float
+    price: float
+    allowance: float
     smoothing: int
     smoothing_amount: float
     budget_rule: int
     budget: int
+    money: float
+    prices: NDArray[np.float64]
 
 
 class State(NamedTuple):
     """What changes while an agent runs.
 
-    weights, mean, square: `(d, m)` float32, the bilinear model and Adam's two moments.
-    bias: `(3,)` float32, the intercept and its two moments.
-    inverse: `(M,)` float64, 1/p of the log-barrier selector. counts: `(2,)` int64, batches learned and calls made.
+    weights, mean, square: `(d, m)` float32, the bilinear model and its learner's two moments (Laplace: ``square`` is
+    the precision). bias: `(3,)` float32, the intercept and its two moments.
+    covariance `(G, D, D)`, response and theta `(G, D)` float64: the ridge models, one an action or one for all.
+    inverse: `(M,)` float64, 1/p of the log-barrier selector. losses: `(M,)` float64, estimated losses added up (EXP3,
+    Tsallis). counts: `(2,)` int64, batches learned and calls made.
+    ledger: `(4,)` float64, money spent, rounds and rewards of models, and their shortfall against the highest reward.
     """
 
     weights: NDArray[np.float32]
     mean: NDArray[np.float32]
     square: NDArray[np.float32]
     bias: NDArray[np.float32]
+    covariance: NDArray[np.float64]
+    response: NDArray[np.float64]
+    theta: NDArray[np.float64]
     inverse: NDArray[np.float64]
+    losses: NDArray[np.float64]
     counts: NDArray[np.int64]
+    ledger: NDArray[np.float64]
 
 
 class Trace(NamedTuple):
@@ -111,6 +147,7 @@ class Trace(NamedTuple):
 
     decision: `(T,)` int64, which decision of the log it was. action: `(T,)` int32. reward: `(T,)` float64.
     base: `(T,)` int8, who acted. p_bandit: `(T,)` float32, the probability with which base 0 was to act.
+    alone: `(T,)` float64, what the bandit would have earned in this round, or `(0,)` where nobody asks.
     """
 
     decision: NDArray[np.int64]
@@ -118,3 +155,4 @@ class Trace(NamedTuple):
     reward: NDArray[np.float64]
     base: NDArray[np.int8]
     p_bandit: NDArray[np.float32]
+    alone: NDArray[np.float64]

@@ -11,18 +11,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.replay.kernels.bilinear import (
-    allowed_count,
-    best_candidate,
-    best_of_all,
-    exploration_rate,
-    explored_probability,
-    gather,
-    learn,
+from counterplay.replay.kernels.bandit import (
+    begin_batch,
+    chance_of,
+    learn_batch,
+    project,
+    score_block,
 )
+from counterplay.replay.kernels.bilinear import allowed_count, exploration_rate
 from counterplay.replay.kernels.compiled import compiled, inlined
 from counterplay.replay.kernels.records import (
     BANDIT,
+    BILINEAR,
+    RIDGE,
     BanditSettings,
     Bases,
     Luck,
@@ -31,9 +32,20 @@ from counterplay.replay.kernels.records import (
     Tape,
     Trace,
 )
-from counterplay.replay.kernels.selection import barrier_step, base_probabilities, credit, drawn_base, within_budget
+from counterplay.replay.kernels.selection import (
+    base_probabilities,
+    credit,
+    drawn_base,
+    engage,
+    needs_uncertainty,
+    selector_step,
+    settle,
+    shares_now,
+)
+from counterplay.replay.kernels.work import Work, work_for
 
-BLOCK = 128
+BLOCK, SMALLEST = 128, 8
+"""The most and the fewest decisions that are scored together."""
 
 
 @inlined
@@ -61,24 +73,21 @@ def table_probability(
 def agent_probability(
     candidates: NDArray[np.int32],
     actions: int,
-    explore: NDArray[np.int32],
     kind: NDArray[np.int64],
     table: NDArray[np.int32],
     weight: NDArray[np.float64],
     kept: NDArray[np.float64],
-    exploration: float,
-    greedy: int,
+    chance: float,
     decision: int,
     action: int,
     shares: NDArray[np.float64],
 ) -> float:
-    """The agent's whole probability of ``action``; what each base adds to it goes into ``shares[0]``."""
+    """The agent's whole probability of ``action``, which its bandit plays with probability ``chance``; what each base
+    adds to it goes into ``shares[0]``."""
     whole = 0.0
     for i in range(kind.shape[0]):
         if kind[i] == BANDIT:
-            share = exploration * explored_probability(candidates, actions, explore, decision, action)
-            if greedy == action:
-                share += 1.0 - exploration
+            share = chance
         else:
             share = table_probability(candidates, actions, table, weight, i, decision, action)
         shares[0, i] = share * kept[0, i]
@@ -88,36 +97,13 @@ def agent_probability(
 
 @compiled
 def learn_accepted(
-    tape: Tape, bandit: BanditSettings, state: State, trace: Trace, first: int, last: int, gradient: NDArray[np.float32]
+    tape: Tape, bandit: BanditSettings, state: State, trace: Trace, first: int, last: int, work: Work
 ) -> None:
     """One update from the accepted rounds ``first`` to ``last``."""
-    rows = np.empty((last - first, tape.contexts.shape[1]), np.float32)
-    gather(tape, trace.decision[first:last], rows)
-    projected = np.dot(rows, state.weights)
-    learn(tape, bandit, state, rows, projected, trace.action[first:last], trace.reward[first:last], gradient)
-
-
-@compiled
-def score_block(
-    tape: Tape,
-    start: int,
-    size: int,
-    state: State,
-    rows: NDArray[np.float32],
-    projected: NDArray[np.float32],
-    greedy: NDArray[np.int64],
-) -> None:
-    """The bandit's best action for the ``size`` decisions from place ``start`` of the order, into ``greedy``."""
-    rounds = tape.order[start : start + size]
-    gather(tape, rounds, rows)
-    np.dot(rows[:size], state.weights, projected[:size])
-    if tape.candidates.shape[1] > 0:
-        for r in range(size):
-            greedy[r] = best_candidate(tape, rounds[r], projected[r])
-    else:
-        scores = np.dot(projected[:size], tape.actions.T)
-        for r in range(size):
-            greedy[r] = best_of_all(scores, r)
+    rounds = trace.decision[first:last]
+    if bandit.form == BILINEAR:
+        project(tape, bandit, state, rounds, work)
+    learn_batch(tape, bandit, state, rounds, trace.action[first:last], trace.reward[first:last], work)
 
 
 @compiled
@@ -139,32 +125,37 @@ def replay_by_rejection(
         and the sum of the acceptance probabilities (capped at 1): the accepted rounds to expect.
     """
     count, horizon, learns = tape.order.shape[0], trace.reward.shape[0], bases.kind[0] == BANDIT
-    members = bases.kind.shape[0]
-    width, block = tape.actions.shape[1], BLOCK
-    rows = np.empty((block, tape.contexts.shape[1]), np.float32)
-    projected = np.empty((block, width), np.float32)
-    greedy = np.empty(block, np.int64)
-    gradient = np.empty(state.weights.shape, np.float32)
+    members, uncertain = bases.kind.shape[0], learns and needs_uncertainty(selector.kind)
+    # A ridge model is asked for one decision at a time, and mostly knows before it has looked at every action.
+    scored = learns and (uncertain or bandit.form != RIDGE)
+    work = work_for(tape, bandit, state, max(batch, BLOCK))
     p, kept, shares, losses = np.empty(members), np.empty((1, members)), np.empty((1, members)), np.zeros(members)
     order, logged, propensity, rewards = tape.order, tape.action, tape.propensity, tape.reward
-    candidates, actions, explore = tape.candidates, tape.actions.shape[0], bandit.explore
+    candidates, actions = tape.candidates, tape.actions.shape[0]
     kind, calls, table, weight = bases.kind, bases.calls, bases.table, bases.weight
-    rule, budget, counts = selector.budget_rule, selector.budget, state.counts
-    luck_accept, luck_base = luck.accept, luck.base
-    accepted, position, violations, excess, expected, filled, number, r = 0, 0, 0, 0.0, 0.0, 0, 0, block
+    prices, counts, ledger = selector.prices, state.counts, state.ledger
+    unsure, best = work.unsure, work.best
+    luck_accept, luck_base, luck_explore = luck.accept, luck.base, luck.explore
+    accepted, position, violations, excess, expected, filled, number = 0, 0, 0, 0.0, 0.0, 0, 0
+    r, block = 0, 0
     base_probabilities(selector, state, 1, p)
     exploration = exploration_rate(bandit, 0)
+    if learns and count > 0:
+        begin_batch(bandit, state, exploration, luck_explore[0], work)
     while position < count and accepted < horizon:
         if r >= block:
-            r = 0
-            if learns:
-                score_block(tape, position, min(block, count - position), state, rows, projected, greedy)
+            # About as many as will be read before the next update, which makes their scores stale.
+            ahead = (batch - filled) * (position + 1) // (accepted + 1)
+            r, block = 0, min(BLOCK, max(SMALLEST, ahead), count - position)
+            if scored:
+                score_block(tape, bandit, state, order[position : position + block], uncertain, work)
         decision = order[position]
         action = logged[decision]
-        within_budget(rule, budget, calls, counts[1], p, kept, 0)
-        total = agent_probability(
-            candidates, actions, explore, kind, table, weight, kept, exploration, greedy[r], decision, action, shares
-        )
+        shares_now(selector, calls, counts, ledger, p, kept, 0, unsure[r], best[r], accepted)
+        chance = 0.0
+        if learns and kept[0, 0] > 0.0:
+            chance = chance_of(tape, bandit, state, exploration, luck_explore[decision], decision, action, r, work)
+        total = agent_probability(candidates, actions, kind, table, weight, kept, chance, decision, action, shares)
         position += 1
         r += 1
         ratio = constant * total / propensity[decision]
@@ -175,7 +166,8 @@ def replay_by_rejection(
         if luck_accept[decision] >= ratio:
             continue
         base = drawn_base(shares, 0, total, luck_base[decision])
-        counts[1] += calls[base]
+        engage(calls, prices, counts, ledger, base)
+        settle(calls, ledger, base, rewards[decision])
         trace.decision[accepted] = decision
         trace.action[accepted] = action
         trace.reward[accepted] = rewards[decision]
@@ -188,11 +180,12 @@ def replay_by_rejection(
         filled += 1
         if filled < batch:
             continue
-        barrier_step(selector, state, losses)
+        selector_step(selector, state, losses)
         if learns:
-            learn_accepted(tape, bandit, state, trace, accepted - batch, accepted, gradient)
-            r = block
-        filled, number = 0, number + 1
+            learn_accepted(tape, bandit, state, trace, accepted - batch, accepted, work)
+        filled, number, block = 0, number + 1, 0
         base_probabilities(selector, state, number + 1, p)
         exploration = exploration_rate(bandit, number)
+        if learns:
+            begin_batch(bandit, state, exploration, luck_explore[number], work)
     return accepted, position, violations, excess, expected

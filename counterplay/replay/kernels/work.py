@@ -1,0 +1,82 @@
+"""Room for the loops of replay, made once a run: a block of decisions and what is computed of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterplay.replay.kernels.compiled import compiled, inlined
+from counterplay.replay.kernels.exploring import SpannerScratch, spanner_scratch
+from counterplay.replay.kernels.records import RIDGE, THOMPSON, BanditSettings, State, Tape
+
+
+class Work(NamedTuple):
+    """Room for a block of at most B decisions.
+
+    rows `(B, d)`, projected and picked `(B, m)`, scores `(B, K)` or `(B, 0)`: of the bilinear model. drawn `(d, m)`:
+    its draw from the posterior. x `(d,)`, joined and theta `(D,)`, ridge_values `(S,)`: of ridge models. arms `(K,)`:
+    all actions. row_scores, values, p `(S,)`: scores, predicted rewards and probabilities of the allowed actions.
+    gradient `(d, m)`. unsure, best `(B,)`: how unsure the bandit is, and what it expects of its best action, which is
+    in greedy `(B,)`.
+    """
+
+    rows: NDArray[np.float32]
+    projected: NDArray[np.float32]
+    picked: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    drawn: NDArray[np.float32]
+    x: NDArray[np.float64]
+    joined: NDArray[np.float64]
+    theta: NDArray[np.float64]
+    arms: NDArray[np.int32]
+    row_scores: NDArray[np.float32]
+    values: NDArray[np.float32]
+    ridge_values: NDArray[np.float64]
+    p: NDArray[np.float64]
+    spanner: SpannerScratch
+    gradient: NDArray[np.float32]
+    unsure: NDArray[np.float64]
+    best: NDArray[np.float64]
+    greedy: NDArray[np.int64]
+
+
+@compiled
+def work_for(tape: Tape, bandit: BanditSettings, state: State, size: int) -> Work:
+    """Room for blocks of ``size`` decisions."""
+    d, m, count = tape.contexts.shape[1], tape.actions.shape[1], tape.actions.shape[0]
+    wide = tape.candidates.shape[1] == 0
+    ridge, sampled = bandit.form == RIDGE, bandit.exploring == THOMPSON
+    allowed = count if wide else tape.candidates.shape[1]
+    models = state.covariance.shape[1]
+    kept = 0 if ridge else 1
+    return Work(
+        np.empty((size * kept, d), np.float32),
+        np.empty((size * kept, m), np.float32),
+        np.empty((size * kept, m), np.float32),
+        np.empty((size * kept, count if wide else 0), np.float32),
+        np.empty((d, m) if sampled and not ridge else (0, 0), np.float32),
+        np.empty(d if ridge else 0, np.float64),
+        np.empty(models if bandit.shared else 0, np.float64),
+        np.empty(models if bandit.shared and sampled else 0, np.float64),
+        np.arange(count).astype(np.int32),
+        np.empty(allowed, np.float32),
+        np.empty(allowed, np.float32),
+        np.empty(allowed if ridge else 0, np.float64),
+        np.empty(allowed, np.float64),
+        spanner_scratch(bandit.coefficients.shape[0], bandit.coefficients.shape[1]),
+        np.empty(state.weights.shape, np.float32),
+        np.zeros(size, np.float64),
+        np.zeros(size, np.float64),
+        np.zeros(size, np.int64),
+    )
+
+
+@inlined
+def allowed_arms(candidates: NDArray[np.int32], arms: NDArray[np.int32], decision: int) -> NDArray[np.int32]:
+    """The allowed actions of a decision, padded with -1."""
+    allowed = arms
+    if candidates.shape[1] > 0:
+        allowed = candidates[decision]
+    return allowed
