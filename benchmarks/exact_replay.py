@@ -21,8 +21,9 @@ from common import arguments, finish, table
 from threadpoolctl import threadpool_limits
 
 from counterplay.logs.log import Choices, Log, Outcomes
-from counterplay.replay.agents import Bandit, Hybrid, LogBarrier
+from counterplay.replay.agents import Bandit, Hybrid
 from counterplay.replay.prepared import PreparedLog
+from counterplay.replay.selectors import LogBarrier
 from counterplay.replay.single import replay_exact
 
 DECISIONS, ACTIONS, WIDTH, REDUCED, BATCH = 36_343, 285, 64, 50, 32
@@ -56,7 +57,8 @@ def torch_loop(prepared: PreparedLog, labels: np.ndarray, model: np.ndarray, *, 
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    vectors, spanner = prepared.action_vectors(Bandit())
+    features = prepared.features(Bandit())
+    vectors, spanner = features.actions, features.explore
     assert prepared.log.context_features is not None
     X, Z = torch.from_numpy(prepared.log.context_features), torch.from_numpy(vectors)
     Zt, design = Z.T.contiguous(), torch.from_numpy(spanner.astype(np.int64))
