@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 IMPORTANCE = "importance"
 """The name of the weights that are not shrunk, which many estimators share."""
 
-PARALLEL = 4_000_000
+PARALLEL = 2_000_000
 """Terms (policies x members x decisions) below which threads cost more than they save."""
 
-MEMBERS = 5
-"""Members of a policy that pay for reading the evidence in one more thread."""
+SQUARE = [[3, 4, 5], [4, 6, 7], [5, 7, 8]]
+"""Where the centred products stand in what the kernel folds."""
 
 FINITE = float(np.finfo(np.float64).max)
 
@@ -60,7 +60,11 @@ def distinct_members(members: Iterable[Weighted]) -> list[Weighted]:
 
     The first is plain IPS: the weights before anything is shrunk must average 1, whoever is asked for.
     """
-    return list(dict.fromkeys((Weighted(), *(replace(member, normalised=False) for member in members))))
+    return list(dict.fromkeys((Weighted(), *(_undivided(member) for member in members))))
+
+
+def _undivided(member: Weighted) -> Weighted:
+    return Weighted(shrinkage=member.shrinkage, baseline=member.baseline) if member.normalised else member
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +91,12 @@ class FamilySums:
 
     def parts(self, members: Mapping[str, Weighted]) -> tuple[dict[str, Moments], dict[str, WeightSums]]:
         """Moments of each member by its name, and the sums of their weights by `weights_name`."""
-        place = {member: m for m, member in enumerate(self.members)}
-        moments = {
-            name: self._moments(place[replace(member, normalised=False)], member.normalised)
-            for name, member in members.items()
-        }
-        wanted = {weights_name(member): place[replace(member, normalised=False)] for member in members.values()}
-        weights = {name: self._weights(m, self.members[m].shrinkage) for name, m in wanted.items()}
+        places = {member: m for m, member in enumerate(self.members)}
+        place = {name: places[_undivided(member)] for name, member in members.items()}
+        moments = {name: self._moments(place[name], member.normalised) for name, member in members.items()}
+        wanted = {weights_name(member): place[name] for name, member in members.items()}
+        before = self._of_weights(0)
+        weights = {name: self._weights(m, self.members[m].shrinkage, before) for name, m in wanted.items()}
         return moments, weights
 
     def _moments(self, m: int, normalised: bool) -> Moments:
@@ -106,7 +109,7 @@ class FamilySums:
             spread[:, 1, :] = spread[:, :, 1] = 0.0
         return Moments(count=self.n, mean=mean, spread=spread, powers=self.powers[:, m].copy())
 
-    def _weights(self, m: int, shrinkage: Shrinkage) -> WeightSums:
+    def _weights(self, m: int, shrinkage: Shrinkage, before: Moments) -> WeightSums:
         plain = shrinkage.kind == "none"
         average, square = self.mean[:, m, 1], self.spread[:, m, 1, 1]
         tail = self.tail
@@ -119,7 +122,7 @@ class FamilySums:
             zeros=self.zeros[:, m],
             tail=tail,
             mean=self._of_weights(m),
-            before=None if plain else self._of_weights(0),
+            before=None if plain else before,
             heaviest=self.heaviest,
             moved=self.moved[:, m],
             keep=TAIL if plain else LARGEST,
@@ -135,57 +138,51 @@ class FamilySums:
 
 
 def _fold(evidence: Evidence, members: Sequence[Weighted], floors: Array | None, tails: bool) -> FamilySums:
-    from counterplay.estimators.kernel import Found, fold_policies
+    from counterplay.estimators.kernel import FIELDS, SEGMENT, Found, Share, fold_share, merge_segments
 
     logged, folded = _logged(evidence, members), _members(members)
     (policies, n), count = logged.target.shape, len(members)
     known = np.zeros(policies) if floors is None else floors
-    guess = known.copy()
+    guess = _guess(logged.target, logged.propensity, known) if tails else known
+    segments = -(-n // SEGMENT)
+    shares = _shares(segments, policies, policies * count * n)
+    threads = shares[-1][0] + 1
     found = Found(
-        mean=np.zeros((policies, count, 3)),
-        spread=np.zeros((policies, count, 3, 3)),
-        powers=np.zeros((policies, count, 2)),
-        zeros=np.zeros((policies, count)),
-        largest=np.zeros((policies, count)),
-        moved=np.zeros((policies, count)),
-        heaviest=np.zeros(policies),
-        predicted=np.tile([np.inf, -np.inf], (policies, 1)),
-        tail=np.empty((policies, 2 * TAIL)) if tails else np.empty((0, 0)),
-        kept=np.zeros(policies, np.int64),
-        floors=known.copy(),
+        folded=np.zeros((segments, policies, count, FIELDS)),
+        heaviest=np.zeros((segments, policies)),
+        predicted=np.tile([np.inf, -np.inf], (segments, policies, 1)),
+        tail=np.empty((threads, policies, 2 * TAIL)) if tails else np.empty((threads, 0, 0)),
+        kept=np.zeros((threads, policies), np.int64),
+        floors=np.tile(guess, (threads, 1)),
     )
 
-    def fold(own: slice, some: slice) -> None:
-        shared = len(logged.q_logged) == 1
-        part = logged._replace(
-            target=logged.target[own],
-            q_logged=logged.q_logged if shared else logged.q_logged[own],
-            q_target=logged.q_target[own],
-        )
-        if tails and some.start == 0:
-            found.floors[own] = guess[own] = _guess(part.target, part.propensity, known[own])
-        fold_policies(part, _some(folded, some), _part(found, own, some))
+    def fold(thread: int, rows: slice, own: slice) -> None:
+        fold_share(logged, folded, found, Share(thread, rows.start, rows.stop, own.start, own.stop))
 
     with np.errstate(over="ignore", invalid="ignore"):
-        _side_by_side(fold, policies, count, n)
-    found.spread[:, :, [1, 2, 2], [0, 0, 1]] = found.spread[:, :, [0, 0, 1], [1, 2, 2]]
+        _side_by_side(fold, shares)
+    merge_segments(n, found)
+    return _sums_of(logged, members, found, guess, known)
+
+
+def _sums_of(logged: Logged, members: Sequence[Weighted], found: Found, guess: Array, known: Array) -> FamilySums:
+    whole, heaviest, predicted = found.folded[0], found.heaviest[0], found.predicted[0]
+    largest = whole[:, :, 13].copy()
     for m, member in enumerate(members):
         if member.shrinkage.kind in RISING:
-            found.largest[:, m] = member.shrinkage.apply(found.heaviest)
+            largest[:, m] = member.shrinkage.apply(heaviest)
     return FamilySums(
-        n=n,
+        n=len(logged.reward),
         members=members,
-        mean=found.mean,
-        spread=found.spread,
-        powers=found.powers,
-        zeros=found.zeros,
-        largest=found.largest,
-        moved=found.moved,
-        heaviest=found.heaviest,
-        predicted=(float(found.predicted[:, 0].min()), float(found.predicted[:, 1].max()))
-        if len(logged.q_logged)
-        else None,
-        tail=tuple(_tail(logged, found, p, guess[p], known[p]) for p in range(policies if tails else 0)),
+        mean=whole[:, :, :3],
+        spread=whole[:, :, SQUARE],
+        powers=whole[:, :, 9:11],
+        zeros=whole[:, :, 12],
+        largest=largest,
+        moved=whole[:, :, 11],
+        heaviest=heaviest,
+        predicted=(float(predicted[:, 0].min()), float(predicted[:, 1].max())) if len(logged.q_logged) else None,
+        tail=tuple(_tail(logged, found, p, guess[p], known[p]) for p in range(found.tail.shape[1])),
     )
 
 
@@ -220,31 +217,8 @@ def _members(members: Sequence[Weighted]) -> Members:
     )  # fmt: skip
 
 
-def _some(members: Members, some: slice) -> Members:
-    kinds, parameters, limits, baselines = members
-    return type(members)(kinds[some], parameters[some], limits[some], baselines[some])
-
-
-def _part(found: Found, own: slice, some: slice) -> Found:
-    """What some members of some policies write; what all members share is written beside the first."""
-    first = some.start == 0
-    return found._replace(
-        mean=found.mean[own, some],
-        spread=found.spread[own, some],
-        powers=found.powers[own, some],
-        zeros=found.zeros[own, some],
-        largest=found.largest[own, some],
-        moved=found.moved[own, some],
-        heaviest=found.heaviest[own] if first else found.heaviest[own].copy(),
-        predicted=found.predicted[own] if first else found.predicted[own].copy(),
-        tail=found.tail[own] if first else found.tail[:0],
-        kept=found.kept[own],
-        floors=found.floors[own],
-    )
-
-
 def _tail(logged: Logged, found: Found, p: int, guess: float, known: float) -> Array:
-    own = found.tail[p, : found.kept[p]]
+    own = np.concatenate([tail[p, : kept[p]] for tail, kept in zip(found.tail, found.kept, strict=True)])
     if len(own) < TAIL and guess > known:
         row = logged.target[p] * (1.0 / logged.propensity) if len(logged.propensity) else logged.target[p]
         own = row[row > known]
@@ -260,17 +234,23 @@ def _guess(target: Array, propensity: Array, known: Array) -> Array:
     return np.maximum(known, np.nextafter(np.partition(sample, -ENOUGH, axis=1)[:, -ENOUGH], 0.0))
 
 
-def _side_by_side(fold: Callable[[slice, slice], None], policies: int, members: int, n: int) -> None:
-    """Policies, and members where policies are few, over threads: neither meet, so threads change no bit."""
-    workers = (os.cpu_count() or 1) if policies * members * n >= PARALLEL else 1
-    own = _cuts(policies, min(policies, workers))
-    some = _cuts(members, max(1, min(members // MEMBERS, workers // len(own))))
-    tasks = list(product(own, some))
-    if len(tasks) == 1:
-        fold(*tasks[0])
+def _shares(segments: int, policies: int, terms: int) -> list[tuple[int, slice, slice]]:
+    """The tails that a thread writes, its segments and its policies; policies are cut where rows are too few to cut.
+
+    Threads that share out rows read once what all policies have in common.
+    """
+    workers = (os.cpu_count() or 1) if terms >= PARALLEL else 1
+    rows = _cuts(segments, min(segments, workers))
+    own = _cuts(policies, max(1, min(policies, workers // len(rows))))
+    return [(thread, some, few) for thread, some in enumerate(rows) for few in own]
+
+
+def _side_by_side(fold: Callable[[int, slice, slice], None], shares: Sequence[tuple[int, slice, slice]]) -> None:
+    if len(shares) == 1:
+        fold(*shares[0])
         return
-    with ThreadPoolExecutor(len(tasks)) as pool:
-        list(pool.map(lambda task: fold(*task), tasks))
+    with ThreadPoolExecutor(len(shares)) as pool:
+        list(pool.map(lambda share: fold(*share), shares))
 
 
 def _cuts(count: int, parts: int) -> list[slice]:

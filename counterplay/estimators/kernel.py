@@ -2,7 +2,8 @@
 
 Rows are taken in blocks that stay in the processor's first cache: the block's weights are made once, then each member
 adds its sums. Sums of a block are turned into means and centred products and merged as in `moments.py`, so nothing
-cancels over a long log. Neither policies nor members meet: their bits do not depend on who else is evaluated.
+cancels over a long log. Blocks are merged into segments, and segments in the order of the rows: bits do not depend on
+how threads share them. Neither policies nor members meet: their bits do not depend on who else is evaluated.
 """
 
 from __future__ import annotations
@@ -26,11 +27,18 @@ ROWS = 2048
 RUN = 8 * ROWS
 """Rows of one policy that are read one after another, before the next policy's."""
 
-GROUPS = 64
-"""A block's rows j, j + 64, j + 128, ... are group j: most groups hold no weight of the tail."""
+SEGMENT = 16 * RUN
+"""Rows with sums of their own, which one thread makes. A constant: it decides last bits."""
 
-SUMS = 10
-"""Sums of a member: a = g x, g, aa, ag, gg, aaa, aaaa, |w - g|, ab, gb, b being the baseline."""
+GROUPS = 256
+"""A block's rows j, j + 256, j + 512, ... are group j: most groups hold no weight of the tail."""
+
+SUMS = 11
+"""Sums of a member: a = g x, g, aa, ag, gg, aaa, aaaa, |w - g|, ab, gb, b being the baseline; and how many g are 0."""
+
+FIELDS = 14
+"""What is folded of a member: means of a, g and b, their centred products aa, ag, ab, gg, gb, bb, the sums of aaa, aaaa
+and |w - g|, how many g are 0, and the largest g."""
 
 ROUNDING = 1e-14
 """The relative error of a block's sums, with room: a standard deviation of 1e-7 of the mean within a block is 0."""
@@ -38,9 +46,6 @@ ROUNDING = 1e-14
 # Places in the lists of `weighted.py`. The kind `none` is `clip` at infinity.
 CLIP, SUBGAUSSIAN, SWITCH, OPTIMISTIC = 1, 2, 3, 4
 MODEL = 1
-
-# Parts of a block of decisions, each (ROWS,).
-WEIGHT, SHRUNKEN, REWARD, RESIDUAL, PREDICTED, NOTHING = range(6)
 
 # Sums may be reordered to use vector instructions, and there are no NaN: evidence was checked.
 _FAST = {"reassoc", "contract", "nsz", "nnan"}
@@ -70,22 +75,26 @@ class Members(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What is written: mean (P, M, 3) of g x, g and baseline; spread (P, M, 3, 3); powers (P, M, 2): sums of (g x)^3
-    and (g x)^4; zeros, largest, moved (P, M): how many g are 0, the largest g, sums of |w - g|; heaviest (P,) weight;
-    predicted (P, 2): the least and the greatest prediction; tail (P, 2 TAIL) with kept (P,) of the largest weights
-    above floors (P,), in no order, or (0, 0) where none are wanted."""
+    """What is written: of S segments folded (S, P, M, FIELDS), the heaviest (S, P) weight and predicted (S, P, 2), the
+    least and the greatest prediction; of T threads tail (T, P, 2 TAIL) with kept (T, P) of the largest weights above
+    floors (T, P), in no order, or (T, 0, 0) where none are wanted."""
 
-    mean: Floats
-    spread: Floats
-    powers: Floats
-    zeros: Floats
-    largest: Floats
-    moved: Floats
+    folded: Floats
     heaviest: Floats
     predicted: Floats
     tail: Floats
     kept: Codes
     floors: Floats
+
+
+class Share(NamedTuple):
+    """What one thread folds: segments and policies from the first to before the last, into its own tails."""
+
+    thread: int
+    first_segment: int
+    last_segment: int
+    first_policy: int
+    last_policy: int
 
 
 def _compiled(function: Function) -> Function:
@@ -94,10 +103,10 @@ def _compiled(function: Function) -> Function:
 
 def _adder(kind: int, joint: bool) -> Callable[..., None]:
     # `kind` and `joint` are constants of the compiled function: loops without branches.
-    def add(c: float, x: int, b: int, rows: int, m: int, block: Floats, sums: Floats) -> None:
-        a1 = g1 = aa = ag = gg = a3 = a4 = moved = ab = gb = 0.0
-        for i in range(rows):
-            w = g = block[WEIGHT, i]
+    def add(c: float, weight: Floats, shrunken: Floats, x: Floats, b: Floats, m: int, sums: Floats) -> None:
+        a1 = g1 = aa = ag = gg = a3 = a4 = moved = ab = gb = zeros = 0.0
+        for i in range(len(x)):
+            w = g = weight[i]
             if kind == CLIP:
                 g = min(w, c)
             elif kind == SUBGAUSSIAN:
@@ -107,8 +116,9 @@ def _adder(kind: int, joint: bool) -> Callable[..., None]:
             else:
                 g = w / (w * (w * c) + 1.0)
             if kind >= SWITCH:
-                block[SHRUNKEN, i] = g
-            a = g * block[x, i]
+                shrunken[i] = g
+                zeros += 1.0 if g == 0.0 else 0.0
+            a = g * x[i]
             square = a * a
             a1 += a
             g1 += g
@@ -119,10 +129,10 @@ def _adder(kind: int, joint: bool) -> Callable[..., None]:
             a4 += square * square
             moved += abs(w - g)
             if joint:
-                ab += a * block[b, i]
-                gb += g * block[b, i]
+                ab += a * b[i]
+                gb += g * b[i]
         sums[m, 0], sums[m, 1], sums[m, 2], sums[m, 3], sums[m, 4] = a1, g1, aa, ag, gg
-        sums[m, 5], sums[m, 6], sums[m, 7], sums[m, 8], sums[m, 9] = a3, a4, moved, ab, gb
+        sums[m, 5], sums[m, 6], sums[m, 7], sums[m, 8], sums[m, 9], sums[m, 10] = a3, a4, moved, ab, gb, zeros
 
     return _compiled(add)
 
@@ -134,37 +144,6 @@ _clip_joint, _subgaussian_joint, _switch_joint, _optimistic_joint = (
 
 
 @_compiled
-def parts_of(baseline: int) -> tuple[int, int]:
-    """What is weighted, and what stands beside it."""
-    if baseline == MODEL:
-        return RESIDUAL, PREDICTED
-    return REWARD, REWARD if baseline else NOTHING
-
-
-@_compiled
-def add_terms(kind: int, c: float, baseline: int, rows: int, m: int, block: Floats, sums: Floats) -> None:
-    """The sums of member m, and its g(w) in the block where it does not rise with w."""
-    x, b = parts_of(baseline)
-    if baseline:
-        if kind == SUBGAUSSIAN:
-            _subgaussian_joint(c, x, b, rows, m, block, sums)
-        elif kind == SWITCH:
-            _switch_joint(c, x, b, rows, m, block, sums)
-        elif kind == OPTIMISTIC:
-            _optimistic_joint(c, x, b, rows, m, block, sums)
-        else:
-            _clip_joint(c, x, b, rows, m, block, sums)
-    elif kind == SUBGAUSSIAN:
-        _subgaussian(c, x, b, rows, m, block, sums)
-    elif kind == SWITCH:
-        _switch(c, x, b, rows, m, block, sums)
-    elif kind == OPTIMISTIC:
-        _optimistic(c, x, b, rows, m, block, sums)
-    else:
-        _clip(c, x, b, rows, m, block, sums)
-
-
-@_compiled
 def invert(values: Floats, inverse: Floats) -> None:
     """The first of `inverse` = 1 / values."""
     for i in range(len(values)):
@@ -172,120 +151,141 @@ def invert(values: Floats, inverse: Floats) -> None:
 
 
 @_compiled
-def fill_block(
-    target: Floats, inverse: Floats, reward: Floats, q_logged: Floats, q_target: Floats, block: Floats
-) -> None:
-    """Weights, 0 beyond the rows there are, rewards, and with a model residuals and predictions of the policy."""
-    rows = len(reward)
-    for i in range(rows):
-        block[WEIGHT, i] = target[i] * inverse[i]
-        block[REWARD, i] = reward[i]
-    block[WEIGHT, rows:] = 0.0
-    block[SHRUNKEN, rows:] = 0.0
-    for i in range(len(q_logged)):
-        block[RESIDUAL, i] = reward[i] - q_logged[i]
-        block[PREDICTED, i] = q_target[i]
+def subtract(reward: Floats, q_logged: Floats, residual: Floats) -> None:
+    """The first of `residual` = reward - q_logged."""
+    for i in range(len(reward)):
+        residual[i] = reward[i] - q_logged[i]
 
 
 @_compiled
-def largest_weights(part: int, block: Floats, groups: Codes) -> float:
-    """The largest of a part of the block, none negative; `groups` then begins with the bits of that of each group.
+def weigh(target: Floats, inverse: Floats, weight: Floats, shrunken: Floats) -> float:
+    """The weights of a block, 0 like `shrunken` beyond the rows there are; how many are 0."""
+    rows, zeros = len(target), 0.0
+    for i in range(rows):
+        w = target[i] * inverse[i]
+        weight[i] = w
+        zeros += 1.0 if w == 0.0 else 0.0
+    weight[rows:] = shrunken[rows:] = 0.0
+    return zeros
+
+
+@_compiled
+def add_peaks(weight: Floats, peaks: Floats) -> None:
+    """The largest weight of each group."""
+    peaks[:] = 0.0
+    for start in range(0, ROWS, 2 * GROUPS):
+        first, second = weight[start : start + GROUPS], weight[start + GROUPS : start + 2 * GROUPS]
+        for j in range(GROUPS):
+            peaks[j] = max(peaks[j], max(first[j], second[j]))
+
+
+@_compiled
+def largest_of(peaks: Floats, bits: Codes) -> float:
+    """The largest of `peaks`, none negative; `bits` are their bits, with one place more.
 
     Floats that are not negative are in the order of their bits, and the largest of whole numbers is found by vector
     instructions.
     """
-    bits = block.view(np.int64)
-    width = len(groups)
-    for j in range(width):
-        groups[j] = 0
-    for start in range(0, ROWS, 2 * width):
-        first, second = bits[part, start : start + width], bits[part, start + width : start + 2 * width]
-        for j in range(width):
-            groups[j] = max(groups[j], max(first[j], second[j]))
-    while width > GROUPS:
-        width //= 2
-        second = groups[width : 2 * width]
-        for j in range(width):
-            groups[j] = max(groups[j], second[j])
     largest = 0
     for j in range(GROUPS):
-        largest = max(largest, groups[j])
-    groups[GROUPS] = largest
-    return float(groups.view(np.float64)[GROUPS])
+        largest = max(largest, bits[j])
+    bits[GROUPS] = largest
+    return float(peaks[GROUPS])
 
 
 @_compiled
-def widen(values: Floats, low: Floats, high: Floats, p: int, found: Floats) -> None:
-    """Widen the range found[p] to the values. By halves: a running extreme is not turned into vector instructions.
-
-    `low` and `high` are scratch.
-    """
-    rows, half = len(values), len(values) // 2
-    second = values[half:]
-    for i in range(half):
-        low[i], high[i] = min(values[i], second[i]), max(values[i], second[i])
-    if rows % 2:
-        low[half] = high[half] = values[rows - 1]
-        half += 1
-    while half > 1:
-        odd = half % 2
-        half //= 2
-        lows, highs = low[half + odd :], high[half + odd :]
-        for i in range(half):
-            low[i], high[i] = min(low[i], lows[i]), max(high[i], highs[i])
-        half += odd
-    found[p, 0], found[p, 1] = min(found[p, 0], low[0]), max(found[p, 1], high[0])
-
-
-@_compiled
-def count_zeros(part: int, rows: int, block: Floats) -> float:
-    """How many of the first rows of a part of the block are 0."""
-    found = 0.0
-    for i in range(rows):
-        found += 1.0 if block[part, i] == 0.0 else 0.0
-    return found
-
-
-@_compiled
-def add_baselines(rows: int, used: Codes, block: Floats, beside: Floats) -> None:
-    """beside (3, 2): by baseline, the sums of b and bb; members that share a baseline share these."""
+def add_baselines(used: Codes, predicted: Floats, reward: Floats, beside: Floats) -> None:
+    """beside (3, 2): by baseline, where it is `used`, the sums of b and bb; members that share one share these."""
     for baseline in range(1, 3):
         if used[baseline]:
-            b = parts_of(baseline)[1]
+            b = predicted if baseline == MODEL else reward
             total = square = 0.0
-            for i in range(rows):
-                total += block[b, i]
-                square += block[b, i] * block[b, i]
+            for i in range(len(b)):
+                total += b[i]
+                square += b[i] * b[i]
             beside[baseline, 0], beside[baseline, 1] = total, square
 
 
 @_compiled
+def add_range(values: Floats, low: Floats, high: Floats) -> None:
+    """Widen `low` and `high` to the values of each group: a running extreme of floats is not vectorised."""
+    full = len(values) // (2 * GROUPS) * (2 * GROUPS)
+    for start in range(0, full, 2 * GROUPS):
+        first, second = values[start : start + GROUPS], values[start + GROUPS : start + 2 * GROUPS]
+        for j in range(GROUPS):
+            low[j] = min(low[j], min(first[j], second[j]))
+            high[j] = max(high[j], max(first[j], second[j]))
+    for i in range(full, len(values)):
+        low[i % GROUPS], high[i % GROUPS] = min(low[i % GROUPS], values[i]), max(high[i % GROUPS], values[i])
+
+
+@_compiled
+def widen(low: Floats, high: Floats, p: int, found: Floats) -> None:
+    """Widen the range found[p] to `low` and `high`, which then are empty ranges again."""
+    half = GROUPS // 2
+    while half:
+        for j in range(half):
+            low[j], high[j] = min(low[j], low[half + j]), max(high[j], high[half + j])
+        half //= 2
+    found[p, 0], found[p, 1] = min(found[p, 0], low[0]), max(found[p, 1], high[0])
+    low[:], high[:] = np.inf, -np.inf
+
+
+@_compiled
+def add_terms(
+    kind: int, c: float, joint: bool, weight: Floats, shrunken: Floats, x: Floats, b: Floats, m: int, sums: Floats
+) -> None:
+    """The sums of member m, and its g(w) in `shrunken` where it does not rise with w."""
+    if joint:
+        if kind == SUBGAUSSIAN:
+            _subgaussian_joint(c, weight, shrunken, x, b, m, sums)
+        elif kind == SWITCH:
+            _switch_joint(c, weight, shrunken, x, b, m, sums)
+        elif kind == OPTIMISTIC:
+            _optimistic_joint(c, weight, shrunken, x, b, m, sums)
+        else:
+            _clip_joint(c, weight, shrunken, x, b, m, sums)
+    elif kind == SUBGAUSSIAN:
+        _subgaussian(c, weight, shrunken, x, b, m, sums)
+    elif kind == SWITCH:
+        _switch(c, weight, shrunken, x, b, m, sums)
+    elif kind == OPTIMISTIC:
+        _optimistic(c, weight, shrunken, x, b, m, sums)
+    else:
+        _clip(c, weight, shrunken, x, b, m, sums)
+
+
+@_compiled
 def add_members(
-    p: int, rows: int, heavy: float, kinds: Codes, parameters: Floats, limits: Floats, baselines: Codes, block: Floats,
-    groups: Codes, whole: Codes, sums: Floats, zeros: Floats, largest: Floats,
+    heavy: float, zeros: float, kinds: Codes, parameters: Floats, limits: Floats, baselines: Codes, weight: Floats,
+    shrunken: Floats, reward: Floats, residual: Floats, predicted: Floats, peaks: Floats, bits: Codes, whole: Codes,
+    sums: Floats, part: Floats,
 ) -> None:  # fmt: skip
-    """The sums (M, SUMS) of each member over a block whose largest weight is `heavy`.
+    """The sums (M, SUMS) of each member over a block whose largest weight is `heavy`; zeros and largest g in `part`.
 
     `whole` (3,) is scratch: by baseline, the first member whose limit no weight exceeds. All such have the same sums.
     """
     whole[:] = -1
-    none = count_zeros(WEIGHT, rows, block)
     for m in range(len(kinds)):
-        same = heavy <= limits[m]
-        if same and whole[baselines[m]] >= 0:
+        baseline, same = baselines[m], heavy <= limits[m]
+        part[m, 12], part[m, 13] = zeros, heavy
+        if same and whole[baseline] >= 0:
             for i in range(SUMS):
-                sums[m, i] = sums[whole[baselines[m]], i]
-        elif same:
-            # By one loop whatever the kind and the baseline: their bits depend neither on the first nor on each other.
-            _clip_joint(limits[m], *parts_of(baselines[m]), rows, m, block, sums)
+                sums[m, i] = sums[whole[baseline], i]
+            continue
+        # What no weight exceeds is clipped, and joint, whatever it is: bits do not depend on which of them was first.
+        kind, c = (CLIP, limits[m]) if same else (kinds[m], parameters[m])
+        joint = same or baseline != 0
+        if baseline == MODEL:
+            add_terms(kind, c, joint, weight, shrunken, residual, predicted, m, sums)
         else:
-            add_terms(kinds[m], parameters[m], baselines[m], rows, m, block, sums)
+            add_terms(kind, c, joint, weight, shrunken, reward, reward, m, sums)
         if same:
-            whole[baselines[m]] = m
-        # Where g does not rise with the weight, it may be 0 for others, and be largest for others.
-        falls = kinds[m] >= SWITCH and not same
-        zeros[p, m] += count_zeros(SHRUNKEN, rows, block) if falls else none
-        largest[p, m] = max(largest[p, m], largest_weights(SHRUNKEN, block, groups) if falls else heavy)
+            whole[baseline] = m
+        elif kind >= SWITCH:
+            # Where g does not rise with the weight, it may be 0 for others, and be largest for others.
+            add_peaks(shrunken, peaks)
+            part[m, 12], part[m, 13] = sums[m, 10], largest_of(peaks, bits)
 
 
 @_compiled
@@ -296,89 +296,114 @@ def _square(raw: float, mean: float) -> float:
 
 
 @_compiled
-def merge_block(
-    p: int, count: float, rows: int, baselines: Codes, sums: Floats, beside: Floats, mean: Floats, spread: Floats,
-    powers: Floats, moved: Floats,
-) -> None:  # fmt: skip
-    """Merge the sums (M, SUMS) of a block of `rows` into what policy p has of the `count` rows before it."""
-    total = count + rows
-    both, share = count * rows / total, rows / total
+def centre(rows: int, baselines: Codes, sums: Floats, beside: Floats, part: Floats) -> None:
+    """From the sums of a block, and those (3, 2) of b and bb by baseline, to its means and centred products."""
     for m in range(len(sums)):
         a, g, b = sums[m, 0] / rows, sums[m, 1] / rows, beside[baselines[m], 0] / rows
         aa, gg = _square(sums[m, 2], rows * a * a), _square(sums[m, 4], rows * g * g)
         bb = _square(beside[baselines[m], 1], rows * b * b)
-        ag = sums[m, 3] - rows * a * g if aa > 0 and gg > 0 else 0.0
-        ab = sums[m, 8] - rows * a * b if aa > 0 and bb > 0 else 0.0
-        gb = sums[m, 9] - rows * g * b if gg > 0 and bb > 0 else 0.0
-        da, dg, db = a - mean[p, m, 0], g - mean[p, m, 1], b - mean[p, m, 2]
-        spread[p, m, 0, 0] += aa + da * da * both
-        spread[p, m, 0, 1] += ag + da * dg * both
-        spread[p, m, 0, 2] += ab + da * db * both
-        spread[p, m, 1, 1] += gg + dg * dg * both
-        spread[p, m, 1, 2] += gb + dg * db * both
-        spread[p, m, 2, 2] += bb + db * db * both
-        mean[p, m, 0] += da * share
-        mean[p, m, 1] += dg * share
-        mean[p, m, 2] += db * share
-        powers[p, m, 0] += sums[m, 5]
-        powers[p, m, 1] += sums[m, 6]
-        moved[p, m] += sums[m, 7]
+        part[m, 0], part[m, 1], part[m, 2] = a, g, b
+        part[m, 3] = aa
+        part[m, 4] = sums[m, 3] - rows * a * g if aa > 0 and gg > 0 else 0.0
+        part[m, 5] = sums[m, 8] - rows * a * b if aa > 0 and bb > 0 else 0.0
+        part[m, 6] = gg
+        part[m, 7] = sums[m, 9] - rows * g * b if gg > 0 and bb > 0 else 0.0
+        part[m, 8] = bb
+        part[m, 9], part[m, 10], part[m, 11] = sums[m, 5], sums[m, 6], sums[m, 7]
 
 
 @_compiled
-def keep_largest(p: int, block: Floats, groups: Codes, tail: Floats, kept: Codes, floors: Floats) -> None:
+def merge(count: float, rows: int, own: Floats, part: Floats) -> None:
+    """Merge what is folded (M, FIELDS) of `rows` into that of the `count` rows before them."""
+    total = count + rows
+    both, share = count * rows / total, rows / total
+    for m in range(len(own)):
+        da, dg, db = part[m, 0] - own[m, 0], part[m, 1] - own[m, 1], part[m, 2] - own[m, 2]
+        own[m, 0] += da * share
+        own[m, 1] += dg * share
+        own[m, 2] += db * share
+        own[m, 3] += part[m, 3] + da * da * both
+        own[m, 4] += part[m, 4] + da * dg * both
+        own[m, 5] += part[m, 5] + da * db * both
+        own[m, 6] += part[m, 6] + dg * dg * both
+        own[m, 7] += part[m, 7] + dg * db * both
+        own[m, 8] += part[m, 8] + db * db * both
+        for i in range(9, 13):
+            own[m, i] += part[m, i]
+        own[m, 13] = max(own[m, 13], part[m, 13])
+
+
+@_compiled
+def merge_segments(n: int, found: Found) -> None:
+    """Merge all segments into the first, in the order of the rows."""
+    folded, heaviest, predicted, _, _, _ = found
+    segments, policies = heaviest.shape
+    for s in range(1, segments):
+        rows = min(SEGMENT, n - s * SEGMENT)
+        for p in range(policies):
+            merge(float(s * SEGMENT), rows, folded[0, p], folded[s, p])
+            heaviest[0, p] = max(heaviest[0, p], heaviest[s, p])
+            predicted[0, p, 0] = min(predicted[0, p, 0], predicted[s, p, 0])
+            predicted[0, p, 1] = max(predicted[0, p, 1], predicted[s, p, 1])
+
+
+@_compiled
+def keep_largest(p: int, weight: Floats, peaks: Floats, tail: Floats, kept: Codes, floors: Floats) -> None:
     """Put the weights above floors[p] into tail[p], and raise the floor where it is full."""
-    largest = groups.view(np.float64)
     own, count, floor = tail[p], kept[p], floors[p]
     for j in range(GROUPS):
-        if largest[j] <= floor:
+        if peaks[j] <= floor:
             continue
         if count + ROWS // GROUPS > len(own):
             own[:TAIL] = np.partition(own[:count], count - TAIL)[count - TAIL :]
             count, floor = TAIL, max(floor, own[:TAIL].min())
         for i in range(j, ROWS, GROUPS):
             # Written always and counted sometimes: a branch here would be guessed wrong too often.
-            own[count] = block[WEIGHT, i]
-            count += block[WEIGHT, i] > floor
+            own[count] = weight[i]
+            count += weight[i] > floor
     kept[p], floors[p] = count, floor
 
 
 @_compiled
-def fold_policies(logged: Logged, members: Members, found: Found) -> None:
-    """Fold n decisions of P policies into M members."""
+def fold_share(logged: Logged, members: Members, found: Found, share: Share) -> None:
+    """Fold a share of n decisions of P policies into M members."""
     # Taken apart once: a field of a named tuple is counted as a reference wherever it is named.
     target, propensity, reward, q_logged, q_target = logged
     kinds, parameters, limits, baselines = members
-    mean, spread, powers, zeros, largest, moved, heaviest, predicted, tail, kept, floors = found
-    (policies, n), models = target.shape, len(q_logged)
-    inverse, block, groups = np.ones(RUN), np.zeros((6, ROWS)), np.empty(4 * GROUPS, np.int64)
-    low, high, sums, whole = np.empty(ROWS), np.empty(ROWS), np.empty((len(kinds), SUMS)), np.empty(3, np.int64)
-    used, beside = np.zeros(3, np.int64), np.zeros((3, 2))
-    for m in range(len(kinds)):
-        used[baselines[m]] = 1
-    for run in range(0, n, RUN):
-        end = min(run + RUN, n)
+    folded, heaviest, predicted, tails, all_kept, all_floors = found
+    thread, first_segment, last_segment, first_policy, last_policy = share
+    tail, kept, floors = tails[thread], all_kept[thread], all_floors[thread]
+    n, models = target.shape[1], len(q_logged)
+    inverse, residual = np.ones(RUN), np.empty(RUN)
+    weight, shrunken, bits = np.empty(ROWS), np.zeros(ROWS), np.zeros(GROUPS + 1, np.int64)
+    peaks, low, high = bits.view(np.float64), np.full(GROUPS, np.inf), np.full(GROUPS, -np.inf)
+    whole, beside, used = np.empty(3, np.int64), np.zeros((3, 2)), np.bincount(baselines, minlength=3)
+    sums, part = np.empty((len(kinds), SUMS)), np.empty((len(kinds), FIELDS))
+    for run in range(first_segment * SEGMENT, min(last_segment * SEGMENT, n), RUN):
+        end, s = min(run + RUN, n), run // SEGMENT
         if len(propensity):
             invert(propensity[run:end], inverse)
-        for p in range(policies):
+        for p in range(first_policy, last_policy):
+            if models > 1 or (models and p == first_policy):
+                subtract(reward[run:end], q_logged[p % models, run:end], residual)
+                add_range(q_logged[p % models, run:end], low, high)
+            if models:
+                add_range(q_target[p, run:end], low, high)
+                widen(low, high, p, predicted[s])
             for start in range(run, end, ROWS):
                 stop = min(start + ROWS, end)
-                q, own_q = reward[:0], q_target[p, start:stop]
-                if models:
-                    q = q_logged[p % models, start:stop]
-                    widen(own_q, low, high, p, predicted)
-                    if p < models:
-                        widen(q, low, high, p, predicted)
-                fill_block(target[p, start:stop], inverse[start - run :], reward[start:stop], q, own_q, block)
-                heavy = largest_weights(WEIGHT, block, groups)
-                heaviest[p] = max(heaviest[p], heavy)
+                rows, r, e = stop - start, reward[start:stop], residual[start - run : stop - run]
+                q = q_target[p, start:stop]
+                zeros = weigh(target[p, start:stop], inverse[start - run :], weight, shrunken)
+                add_peaks(weight, peaks)
+                heavy = largest_of(peaks, bits)
+                heaviest[s, p] = max(heaviest[s, p], heavy)
                 if len(tail) and heavy > floors[p]:
-                    keep_largest(p, block, groups, tail, kept, floors)
-                add_baselines(stop - start, used, block, beside)
+                    keep_largest(p, weight, peaks, tail, kept, floors)
+                add_baselines(used, q, r, beside)
                 add_members(
-                    p, stop - start, heavy, kinds, parameters, limits, baselines, block, groups, whole, sums, zeros,
-                    largest,
+                    heavy, zeros, kinds, parameters, limits, baselines, weight, shrunken, r, e, q, peaks, bits, whole,
+                    sums, part,
                 )  # fmt: skip
-                merge_block(
-                    p, float(start), stop - start, baselines, sums, beside, mean, spread, powers, moved
-                )  # fmt: skip
+                centre(rows, baselines, sums, beside, part)
+                merge(float(start - s * SEGMENT), rows, folded[s, p], part)

@@ -84,15 +84,17 @@ class Moments:
 
     def _kish(self, level: float, sign: float) -> Array:
         """Effective number of units of sign (numerator - level denominator)."""
+        mean, square = self.mean[:, 0], self.spread[:, 0, 0]
         with np.errstate(all="ignore"):
-            mean = sign * (self.mean[:, 0] - level * self.mean[:, 1])
-            parts = self.spread[:, 0, 0], -2 * level * self.spread[:, 0, 1], level**2 * self.spread[:, 1, 1]
-            square = parts[0] + parts[1] + parts[2]
-            raw = square + self.count * mean**2
-            lost = 1e-9 * (np.abs(parts[0]) + np.abs(parts[1]) + np.abs(parts[2]))
-            return np.where(
-                (raw > 0) & (square >= 0) & (raw > lost), self.count * mean * (self.count * mean / raw), np.nan
-            )
+            lost = 1e-9 * square
+            if level:
+                mean = mean - level * self.mean[:, 1]
+                parts = square, -2 * level * self.spread[:, 0, 1], level**2 * self.spread[:, 1, 1]
+                square = parts[0] + parts[1] + parts[2]
+                lost = 1e-9 * (np.abs(parts[0]) + np.abs(parts[1]) + np.abs(parts[2]))
+            total = sign * self.count * mean
+            raw = square + total * mean * sign
+            return np.where((raw > 0) & (square >= 0) & (raw > lost), total * (total / raw), np.nan)
 
     def _from_powers(self) -> Array:
         mean, square = self.mean[:, 0], self.spread[:, 0, 0]
@@ -226,8 +228,12 @@ def linearise_all(found: Sequence[Moments], form: Form = "ratio") -> list[Linear
         spread=np.concatenate([own.spread for own in found]),
         powers=np.concatenate([own.powers for own in found]),
     )
-    cuts = np.cumsum([len(own.mean) for own in found[:-1]])
-    return [Linear(*parts) for parts in zip(*(np.split(part, cuts) for part in linearise(together, form)), strict=True)]
+    whole, results, start = linearise(together, form), [], 0
+    for own in found:
+        policies = slice(start, start + len(own.mean))
+        results.append(Linear(whole.value[policies], whole.std_error[policies], whole.gradient[policies]))
+        start = policies.stop
+    return results
 
 
 def _ratio(mean: Array) -> tuple[Array, Array]:

@@ -9,9 +9,11 @@ import duckdb
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether an error is what DuckDB makes of Ctrl-C in the middle of a statement."""
-    return isinstance(error, duckdb.InterruptException) or (
-        isinstance(error, RuntimeError) and "Query interrupted" in str(error)
+    """Whether an error is Ctrl-C, or what DuckDB (in a statement) or Python (while a class is made) makes of it."""
+    return (
+        isinstance(error, KeyboardInterrupt | duckdb.InterruptException)
+        or (isinstance(error, RuntimeError) and "Query interrupted" in str(error))
+        or (error.__cause__ is not None and interrupted(error.__cause__))
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import replace
 from itertools import pairwise
@@ -17,9 +18,11 @@ from counterplay.estimators import (
     NormalEquations,
     assign_folds,
     evaluate,
+    family,
     resolve,
 )
 from counterplay.estimators.diagnostics import gate, pareto_k
+from counterplay.estimators.kernel import SEGMENT
 from counterplay.estimators.statistic import BLOCK, statistic_of
 from counterplay.estimators.weights import TAIL
 
@@ -268,3 +271,31 @@ def test_clustered_logs_know_what_shrinking_moved_too() -> None:
         place = evidence.policies.index(one.policy)
         assert one.diagnostics.moved_weight == pytest.approx(expected[place], rel=1e-12)
         assert other.diagnostics.moved_weight == pytest.approx(expected[place], rel=1e-12)
+
+
+@pytest.mark.parametrize("rows", [3001, 2 * SEGMENT + 777], ids=["policies are shared out", "rows are shared out"])
+def test_threads_change_no_bit(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = _log(rows)
+    names = (*NAMES[:-1], "clipped_ips(3)", "subgaussian_ips(0.1)", "switch_dr(2)", "dros(5)", "cressie_read")
+    monkeypatch.setattr(family, "PARALLEL", 0)
+    found = []
+    for cores in (1, 2, 3):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert len(family._shares(-(-rows // SEGMENT), 3, 1)) == cores
+        statistic = statistic_of(evidence, names)
+        found.append((statistic.estimate(), [sums.tail[0].tolist() for sums in statistic.weights.values()]))
+    assert found[0] == found[1] == found[2]
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    alone = statistic_of(evidence.part(slice(None), slice(1, 2)), names).estimate()
+    assert alone == [one for one in found[0][0] if one.policy == evidence.policies[1]]
+
+
+def test_segments_equal_the_formulas() -> None:
+    evidence = _log(2 * SEGMENT + 777, policies=1)
+    terms = evidence.weight[0] * evidence.reward
+    (ips,) = evaluate(evidence, "ips")
+    assert ips.value == pytest.approx(terms.mean(), rel=1e-12)
+    assert ips.std_error == pytest.approx(terms.std(ddof=1) / np.sqrt(len(terms)), rel=1e-12)
+    (tail,) = statistic_of(evidence, "ips").weights["importance"].tail
+    assert tail.tolist() == pytest.approx(np.sort(evidence.weight[0])[-TAIL:].tolist(), rel=1e-15)
+    assert ips.diagnostics.largest_weight == tail[-1]

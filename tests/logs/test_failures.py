@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
 
 from counterplay.errors import FileError, WorkspaceBusyError
 from counterplay.logs import import_decisions, list_logs, open_workspace, read_log
+from counterplay.logs.troubles import interrupted
 from counterplay.logs.workspace import Workspace
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_imports.py"
@@ -142,6 +144,16 @@ def test_ctrl_c_in_the_middle_of_an_import_ends_it_soon_with_130(started: Path, 
     if process.returncode != 0 or share < 0.3:
         assert process.returncode == 130, errors
         assert errors == "counterplay: stopped; what was stored before is as it was.\n"
+
+
+def test_ctrl_c_is_known_whatever_it_is_wrapped_in() -> None:
+    wrapped = RuntimeError("Error calling __set_name__ on 'Field' instance")  # before Python 3.12
+    assert not interrupted(wrapped)
+    wrapped.__cause__ = KeyboardInterrupt()
+    assert interrupted(wrapped)
+    assert interrupted(KeyboardInterrupt())
+    assert interrupted(duckdb.InterruptException("INTERRUPT Error: Interrupted!"))
+    assert not interrupted(RuntimeError("something else"))
 
 
 def test_a_reader_of_the_same_process_sees_nothing_of_an_import_or_all_of_it(started: Path, source: Path) -> None:
