@@ -15,6 +15,7 @@ from counterplay.cli.forget import forget
 from counterplay.cli.imports import attach, import_app
 from counterplay.cli.screen import as_options, console, progress, show, wrote
 from counterplay.cli.store import logs
+from counterplay.cli.sweep import best
 from counterplay.errors import CounterplayError
 
 _HELP = """From a log of what one system decided, say what another would have earned.
@@ -41,7 +42,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(import_app)
-for command in (attach, check, compare, evaluate, export, forget, logs):
+for command in (attach, best, check, compare, evaluate, export, forget, logs):
     app.command(command)
 
 
@@ -68,6 +69,9 @@ def run(
     experiment: Path, *, workspace: Path | None = None, workers: int | None = None, out: Path | None = None
 ) -> None:
     """Replay and estimate what a TOML file describes, store the results, and print them.
+
+    Stopped at any point, the same command goes on where it was: finished replays are kept beside the workspace, in
+    `WORKSPACE.sweep`, until the results are stored. Ctrl-C ends with exit code 130.
 
     Args:
         experiment: the TOML file: log, agents (a list in a field is a grid), method, estimators.
@@ -149,10 +153,11 @@ def main(words: list[str] | None = None) -> None:
         # Whoever read the output has had enough; nothing more can be printed, not even by Python at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(_BROKEN_PIPE) from None
-    except (KeyboardInterrupt, RuntimeError) as error:
+    except (KeyboardInterrupt, Exception) as error:
         from counterplay.logs.troubles import interrupted
 
-        if not isinstance(error, KeyboardInterrupt) and not interrupted(error):
+        if not interrupted(error):
             raise
-        print("counterplay: stopped; what was stored before is as it was.", file=sys.stderr)
+        said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        print(f"counterplay: {said or 'stopped; what was stored before is as it was.'}", file=sys.stderr)
         raise SystemExit(130) from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -15,15 +16,16 @@ from counterplay.logs.workspace import Workspace, borrowed
 Row = dict[str, Any]
 
 _RUN = ("run", "log", "method", "agent", "seed", "configuration", "result", "seconds")
+_AT_ONCE = 200
 
 
-def store_results(workspace: Workspace, results: Mapping[str, Any], runs: Sequence[Mapping[str, Any]] = ()) -> None:
+def store_results(workspace: Workspace, results: Mapping[str, Any], runs: Iterable[Mapping[str, Any]] = ()) -> None:
     """Store the results of an experiment (`docs/contracts.md`), and its runs.
 
     A run: `run` (its id), `log`, `method`, `agent`, `seed`, `configuration` and `result` (for JSON), `seconds`, and
-    `curves`: quantity to (round, value) pairs. Beside the whole, runs, curves and estimates stand in tables of their
-    own, for SQL. Errors: `InputError` for what cannot be stored as JSON, and for two runs of one id; nothing is stored
-    then.
+    `curves`: quantity to (round, value) pairs. Runs are taken a few at a time, so that they may come from a generator.
+    Beside the whole, runs, curves and estimates stand in tables of their own, for SQL. Errors: `InputError` for what
+    cannot be stored as JSON, and for two runs of one id; nothing is stored then.
     """
     name = results["experiment"]
     header = [name, results["name"], _json(results["definition"]), results["log"]["hash"], results["outputs_hash"]]
@@ -31,7 +33,6 @@ def store_results(workspace: Workspace, results: Mapping[str, Any], runs: Sequen
         [name, results["log"]["name"], row["policy"], row["estimator"], _json(row), row["truth"]]
         for row in results["estimates"]
     ]
-    flat = [_flat(run, name) for run in runs]
     with workspace.transaction() as connection:
         connection.execute("DELETE FROM curves WHERE run IN (SELECT run FROM runs WHERE experiment = ?)", [name])
         for table in ("runs", "estimates", "experiments"):
@@ -39,10 +40,13 @@ def store_results(workspace: Workspace, results: Mapping[str, Any], runs: Sequen
         connection.execute("INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, now())", [*header, _json(results)])
         try:
             _insert(connection, "INSERT INTO estimates VALUES (?, ?, ?, ?, ?, ?)", estimates)
-            _insert(connection, "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, now())", flat)
+            rest = iter(runs)
+            while some := list(itertools.islice(rest, _AT_ONCE)):
+                flat = [_flat(run, name) for run in some]
+                _insert(connection, "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, now())", flat)
+                _insert_curves(connection, some)
         except duckdb.ConstraintException as error:
             raise InputError("Two runs or two estimates have the same name: give every agent its own.") from error
-        _insert_curves(connection, runs)
 
 
 def read_experiments(workspace: Place) -> list[Row]:

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from counterplay.errors import ConfigurationError, HorizonError
+from counterplay.errors import ConfigurationError, CounterplayError, FileError, WorkspaceError
 from counterplay.logs.log import Choices, Log, digest_value
 from counterplay.logs.reading import read_choices, read_log
 from counterplay.logs.results import store_results
 from counterplay.logs.workspace import Workspace, open_workspace
-from counterplay.replay.agents import BuiltIn
 from counterplay.replay.estimation import estimate_policies
 from counterplay.replay.evidence import with_outcomes
 from counterplay.replay.experiment import Experiment, experiment_from, load_experiment
-from counterplay.replay.grid import settings_of
+from counterplay.replay.parts import Parts, software
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.results import header
-from counterplay.replay.settings import machine
-from counterplay.replay.single import Replay, replay_exact, replay_rejection
-from counterplay.replay.summary import Summary, curves, summarise, summary_json
+from counterplay.replay.sweep import Sweep
+from counterplay.replay.tasks import Material
 
 Progress = Callable[[int, int, str], None]
-TRUTH_SEED = 1_000_000
-"""The first seed of the on-line runs that give the true value of an agent that learns: far from any seed of a
-replay."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Timed:
-    replay: Replay
-    seconds: float
 
 
 def run_experiment(
@@ -50,6 +35,10 @@ def run_experiment(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run an experiment and store its results in the workspace.
+
+    It can be stopped at any moment, by Ctrl-C or harder: finished replays are kept in ``<workspace>.sweep`` until the
+    results are stored, and the same experiment goes on from there, to the same bytes. Memory does not grow with the
+    number of replays. While it runs, others can read the workspace.
 
     Args:
         experiment: the experiment, a table of its settings, or the path of its TOML file.
@@ -63,6 +52,9 @@ def run_experiment(
 
     Raises:
         ConfigurationError, UnsupportedError, InputError: see the message. Nothing is stored then.
+        WorkspaceBusyError: the same experiment is being run already, or another process writes to the workspace at the
+            end. What is finished is kept.
+        KeyboardInterrupt: says how much is finished, and where it is kept.
     """
     if isinstance(experiment, Experiment):
         settings = experiment
@@ -73,14 +65,9 @@ def run_experiment(
     place = workspace or settings.workspace
     if place is None:
         raise ConfigurationError('the experiment names no workspace: add workspace = "file.duckdb", or pass one.')
-    tell = progress or _silent
-    with open_workspace(place, read_only=True) as source:
-        log, choices, truth = _read(source, settings)
+    run = _Run(settings, place, workers or os.cpu_count() or 1, progress or _silent)
     with threadpool_limits(1, user_api="blas"):
-        results, runs = _Run(settings, log, choices, truth, workers or os.cpu_count() or 1, tell).results()
-    with open_workspace(place) as target:
-        store_results(target, results, runs)
-    return results
+        return run.results()
 
 
 def _silent(done: int, total: int, what: str) -> None:
@@ -96,33 +83,13 @@ def _read(workspace: Workspace, settings: Experiment) -> tuple[Log, dict[str, Ch
 
 
 class _Run:
-    def __init__(
-        self,
-        settings: Experiment,
-        log: Log,
-        choices: dict[str, Choices],
-        truth: Log | None,
-        workers: int,
-        tell: Progress,
-    ) -> None:
-        self.settings, self.workers = settings, workers
+    def __init__(self, settings: Experiment, place: str | Path, workers: int, tell: Progress) -> None:
+        # Open for reading only, and closed before the work begins: meanwhile others can read the workspace.
+        with open_workspace(place, read_only=True) as source:
+            log, choices, truth = _read(source, settings)
+        self.settings, self.place, self.workers, self._tell = settings, place, workers, tell
         self.prepared = PreparedLog(log, choices)
-        self.choices = choices
         self.truth = None if truth is None else PreparedLog(truth, choices)
-        self._tell, self._done = tell, 0
-        replays = 0 if settings.method == "none" else len(settings.agents) * settings.seeds
-        truths = len(settings.agents) * settings.truth_seeds if self._needs_online_truth else 0
-        self._steps = replays + truths + (2 + len(settings.estimate.frozen) if settings.estimate else 0)
-
-    @property
-    def _needs_online_truth(self) -> bool:
-        return self.settings.method == "rejection" and self.truth is not None
-
-    def results(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The results, and the runs behind them."""
-        settings, log = self.settings, self.prepared.log
-        definition = settings.definition()
-        outputs = _outputs_hash(self.choices)
         row = {
             "name": log.name,
             "regime": log.regime,
@@ -130,107 +97,48 @@ class _Run:
             "actions": len(log.action_labels),
             "hash": log.fingerprint,
         }
-        head = header(settings.name, definition, row, outputs)
-        agents, runs = self._replay_all(head["experiment"])
-        estimates, differences = estimate_policies(settings, self.prepared, self.truth, self._step)
-        results = {**head, "agents": agents, "estimates": estimates, "comparisons": differences}
-        return results, runs
+        self.head = header(settings.name, settings.definition(), row, _outputs_hash(choices))
+        self._done, self._steps = 0, 2 + len(settings.estimate.frozen) if settings.estimate else 0
 
-    def _step(self, what: str) -> None:
-        self._done += 1
-        self._tell(self._done, self._steps, what)
-
-    def _map(self, tasks: Sequence[tuple[BuiltIn, int]], play: Callable[[BuiltIn, int], Replay]) -> list[_Timed]:
-        """Replay every task, in threads (the kernels release the interpreter lock); results in the order of the
-        tasks."""
-
-        def timed(task: tuple[BuiltIn, int]) -> _Timed:
-            started = time.perf_counter()
-            replay = play(*task)
-            return _Timed(replay=replay, seconds=time.perf_counter() - started)
-
-        results = []
-        with ThreadPoolExecutor(self.workers) as pool:
-            for task, result in zip(tasks, pool.map(timed, tasks), strict=True):
-                self._step(task[0].name)
-                results.append(result)
+    def results(self) -> dict[str, Any]:
+        """Replay, estimate and store."""
+        if self.settings.method == "none":
+            return self._stored(None)
+        origin = {"truth": None if self.truth is None else self.truth.log.fingerprint, "software": software()}
+        with Parts(self.place, self.head["experiment"], origin) as parts:
+            material = Material(settings=self.settings, prepared=self.prepared, truth=self.truth)
+            sweep = Sweep(material, parts, self.workers, self._step)
+            self._steps += sweep.replays
+            try:
+                sweep.run()
+                results = self._stored(sweep)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"stopped; {sweep.kept():,} of {sweep.replays:,} replays are finished and kept in {parts.folder}. "
+                    "Run the same experiment again: it goes on from there."
+                ) from None
+            except CounterplayError as error:
+                # Whatever else is wrong would be wrong again; a disk can be freed, and a workspace be given up.
+                if not isinstance(error, FileError | WorkspaceError):
+                    parts.remove()
+                raise
+            parts.remove()
         return results
 
-    def _play(self, agent: BuiltIn, seed: int) -> Replay:
-        settings = self.settings
-        if settings.method == "exact":
-            return replay_exact(
-                self.prepared, agent, seed=seed, horizon=settings.horizon, order=settings.order, batch=settings.batch
-            )
-        return replay_rejection(
-            self.prepared,
-            agent,
-            seed=seed,
-            constant=settings.rejection.constant,
-            horizon=settings.horizon,
-            order=settings.order,
-            batch=settings.batch,
-        )
+    def _stored(self, sweep: Sweep | None) -> dict[str, Any]:
+        agents = [] if sweep is None else sweep.agents()
+        estimates, differences = estimate_policies(self.settings, self.prepared, self.truth, self._estimated)
+        results = {**self.head, "agents": agents, "estimates": estimates, "comparisons": differences}
+        with open_workspace(self.place) as target:
+            store_results(target, results, () if sweep is None else sweep.runs(self.head["experiment"]))
+        return results
 
-    def _replay_all(self, identity: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        settings = self.settings
-        if settings.method == "none":
-            return [], []
-        seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-        self._tell(self._done, self._steps, "compiling the replay loops, the first time only")
-        for agent in settings.agents:
-            # What is shared is derived here, once, before the workers start and the clock runs.
-            self._warm(agent)
-        played = self._map([(agent, seed) for agent in settings.agents for seed in seeds], self._play)
-        rounds = settings.horizon or min(len(run.replay.reward) for run in played)
-        if rounds == 0:
-            raise HorizonError(
-                "rejection replay accepted nothing for some agent; a longer log or a larger c is needed."
-            )
-        truths = self._online_truths(rounds)
-        agents: list[dict[str, Any]] = []
-        runs: list[dict[str, Any]] = []
-        for i, agent in enumerate(settings.agents):
-            own = played[i * settings.seeds : (i + 1) * settings.seeds]
-            summary = summarise([run.replay for run in own], len(self.prepared.log.context), rounds)
-            agents.append(
-                {
-                    **summary_json(summary),
-                    "settings": settings_of(agent),
-                    "truth": _beside(summary, truths.get(agent.name)),
-                    "curves": _mean_curves([run.replay for run in own], rounds),
-                }
-            )
-            runs.extend(_run_row(identity, settings, agent, run, rounds) for run in own)
-        return agents, runs
+    def _step(self, steps: int, what: str) -> None:
+        self._done += steps
+        self._tell(self._done, self._steps, what)
 
-    def _warm(self, agent: BuiltIn) -> None:
-        for prepared in filter(None, (self.prepared, self.truth)):
-            machine(prepared, agent, np.arange(0))
-        if agent is self.settings.agents[0]:
-            if self.settings.method == "exact" or self._needs_online_truth:
-                replay_exact(self.truth or self.prepared, agent, horizon=1)
-            if self.settings.method == "rejection":
-                replay_rejection(self.prepared, agent, horizon=0)
-
-    def _online_truths(self, rounds: int) -> dict[str, Summary]:
-        """What each agent earns on line in ``rounds`` rounds: exact replay with full information, over other seeds."""
-        if not self._needs_online_truth:
-            return {}
-        assert self.truth is not None
-        truth, settings = self.truth, self.settings
-        seeds = range(TRUTH_SEED, TRUTH_SEED + settings.truth_seeds)
-        tasks = [(agent, seed) for agent in settings.agents for seed in seeds]
-        played = self._map(
-            tasks,
-            lambda agent, seed: replay_exact(truth, agent, seed=seed, horizon=rounds, batch=settings.batch),
-        )
-        return {
-            agent.name: summarise(
-                [run.replay for run in played[i * len(seeds) : (i + 1) * len(seeds)]], len(truth.log.context), rounds
-            )
-            for i, agent in enumerate(settings.agents)
-        }
+    def _estimated(self, what: str) -> None:
+        self._step(1, what)
 
 
 def _outputs_hash(choices: Mapping[str, Choices]) -> str:
@@ -238,44 +146,3 @@ def _outputs_hash(choices: Mapping[str, Choices]) -> str:
     for name, stored in sorted(choices.items()):
         digest_value(digest, name, stored)
     return digest.hexdigest()
-
-
-def _beside(summary: Summary, truth: Summary | None) -> dict[str, Any] | None:
-    """The true value with its own standard error, and whether the interval of the estimate holds it."""
-    if truth is None:
-        return None
-    return {
-        "value": truth.average_reward,
-        "std_error": truth.std_error_seeds,
-        "seeds": truth.seeds,
-        "covered": bool(summary.low <= truth.average_reward <= summary.high),
-    }
-
-
-def _mean_curves(replays: Sequence[Replay], rounds: int) -> dict[str, list[list[float]]]:
-    """Each curve averaged over the seeds, as [round, value] pairs."""
-    lines = [curves(replay, rounds) for replay in replays]
-    return {
-        name: [[t, float(np.mean([line[name][i][1] for line in lines]))] for i, (t, _) in enumerate(lines[0][name])]
-        for name in lines[0]
-    }
-
-
-def _run_row(identity: str, settings: Experiment, agent: BuiltIn, run: _Timed, rounds: int) -> dict[str, Any]:
-    replay = run.replay
-    return {
-        "run": f"{identity[:16]}/{agent.name}/{replay.seed}",
-        "log": settings.log,
-        "method": settings.method,
-        "agent": agent.name,
-        "seed": replay.seed,
-        "configuration": settings_of(agent),
-        "result": {
-            "rounds": rounds,
-            "average_reward": float(replay.reward[:rounds].mean()),
-            "model_calls": int(replay.call[:rounds].sum()),
-            "acceptance": None if replay.acceptance is None else asdict(replay.acceptance),
-        },
-        "curves": curves(replay, rounds),
-        "seconds": run.seconds,
-    }

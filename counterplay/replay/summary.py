@@ -9,10 +9,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterplay.replay.randomness import Purpose, uniforms
 from counterplay.replay.single import Replay
 
 POINTS = 100
 Z95 = 1.959963984540054
+GROUPS = 40
+"""The decisions of a log are dealt into so many groups at random; each replay leaves its sums in each of them."""
+GROUP_SEED = 2**62
+"""Far from any seed of a replay, so that the groups have nothing to do with the order in which one meets the log."""
+
+Curves = dict[str, list[tuple[int, float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What the numbers of a replay are made from. T rounds, in order.
+
+    decision `(T,)` int32, reward `(T,)` float64, p_bandit `(T,)` float32, call `(T,)` bool, as in ``Replay``.
+    acceptance: the fields of ``Acceptance``, None for exact replay. prior_calls: made before the first round.
+    """
+
+    seed: int
+    decision: NDArray[np.int32]
+    reward: NDArray[np.float64]
+    p_bandit: NDArray[np.float32]
+    call: NDArray[np.bool_]
+    acceptance: dict[str, float] | None
+    prior_calls: int
+    seconds: float
+
+    def cut(self, rounds: int) -> Trace:
+        """The first rounds only."""
+        columns = {name: getattr(self, name)[:rounds] for name in COLUMNS}
+        return Trace(**{**vars(self), **columns})
+
+
+COLUMNS = ("decision", "reward", "p_bandit", "call")
+
+
+def trace_of(replay: Replay, seconds: float) -> Trace:
+    """What to keep of a replay that took so many seconds."""
+    return Trace(
+        seed=replay.seed,
+        decision=replay.decision.astype(np.int32),
+        reward=replay.reward,
+        p_bandit=replay.p_bandit,
+        call=replay.call,
+        acceptance=None if replay.acceptance is None else asdict(replay.acceptance),
+        prior_calls=replay.prior_calls,
+        seconds=seconds,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +67,9 @@ class Summary:
     """One agent over S seeds at a common horizon of T rounds.
 
     ``std_error_seeds`` is what other seeds (orders and draws) would change, ``std_error_log`` what other decisions
-    would change in all seeds together; ``std_error`` has both, and [``low``, ``high``] is value -+ 1.96 of it.
+    (whole clusters of them) would change in all seeds together; ``std_error`` has both, and [``low``, ``high``] is
+    value -+ 1.96 of it.
+    ``prior_calls`` are calls made before the first round; ``model_calls`` does not count them.
     """
 
     agent: str
@@ -34,25 +83,26 @@ class Summary:
     high: float
     model_calls: float
     model_share: float
+    prior_calls: float
     final_p_bandit: float
     per_seed: tuple[float, ...]
     acceptance: dict[str, float] | None
 
 
-def summarise(replays: Sequence[Replay], decisions: int, rounds: int) -> Summary:
-    """The numbers of one agent from its replays, each cut at ``rounds``; ``decisions`` is the length of the log."""
-    rewards = np.stack([replay.reward[:rounds] for replay in replays])
-    means = rewards.mean(axis=1)
-    seeds = len(replays)
+def summarise(agent: str, traces: Sequence[Trace], cluster: NDArray[np.int64]) -> Summary:
+    """The numbers of one agent from its replays, all of the same number of rounds; ``cluster`` `(n,)` numbers from 0
+    the independent units that the n decisions of the log belong to. Memory: one number a unit, beside the traces."""
+    seeds, rounds = len(traces), len(traces[0].reward)
+    means = np.array([trace.reward.mean() for trace in traces])
     value = float(means.mean())
     std_error_seeds = float(means.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else None
-    shared, own = _log_variances(replays, rewards - value, decisions)
+    shared, own = _log_variances(traces, value, cluster)
     # The spread between seeds holds the sampling of decisions too, but not what seeds have in common: the same log.
-    std_error_log = float(np.sqrt(max(0.0, shared - own)))
-    total = np.sqrt(shared) if std_error_seeds is None else np.hypot(std_error_seeds, std_error_log)
-    calls = float(np.mean([replay.call[:rounds].sum() for replay in replays]))
+    std_error_log = float(np.sqrt(shared if seeds == 1 else max(0.0, shared - own)))
+    total = std_error_log if std_error_seeds is None else np.hypot(std_error_seeds, std_error_log)
+    calls = float(np.mean([trace.call.sum() for trace in traces]))
     return Summary(
-        agent=replays[0].agent,
+        agent=agent,
         seeds=seeds,
         rounds=rounds,
         average_reward=value,
@@ -63,35 +113,70 @@ def summarise(replays: Sequence[Replay], decisions: int, rounds: int) -> Summary
         high=float(value + Z95 * total),
         model_calls=calls,
         model_share=calls / rounds,
-        final_p_bandit=float(np.mean([replay.p_bandit[rounds - 1] for replay in replays])),
+        prior_calls=float(np.mean([trace.prior_calls for trace in traces])),
+        final_p_bandit=float(np.mean([trace.p_bandit[-1] for trace in traces])),
         per_seed=tuple(float(mean) for mean in means),
-        acceptance=_acceptance(replays),
+        acceptance=_acceptance(traces),
     )
 
 
-def _log_variances(replays: Sequence[Replay], errors: NDArray[np.float64], decisions: int) -> tuple[float, float]:
-    """The variance of the mean with decisions as clusters over the seeds, and as if every round were independent."""
-    seeds, rounds = errors.shape
-    sums = np.zeros(decisions)
-    for replay, error in zip(replays, errors, strict=True):
-        sums[replay.decision[:rounds]] += error
-    return float((sums**2).sum() / (seeds * rounds) ** 2), float((errors**2).sum() / (seeds * rounds) ** 2)
+def _log_variances(traces: Sequence[Trace], value: float, cluster: NDArray[np.int64]) -> tuple[float, float]:
+    """The variance of the mean with clusters over all seeds, and as if each seed had clusters of its own."""
+    sums, squares = np.zeros(int(cluster.max()) + 1), 0.0
+    for trace in traces:
+        own = np.bincount(cluster[trace.decision], weights=trace.reward - value, minlength=len(sums))
+        sums += own
+        squares += float((own**2).sum())
+    count = (len(traces) * len(traces[0].reward)) ** 2
+    return float((sums**2).sum() / count), squares / count
 
 
-def _acceptance(replays: Sequence[Replay]) -> dict[str, float] | None:
-    reports = [asdict(replay.acceptance) for replay in replays if replay.acceptance is not None]
+def _acceptance(traces: Sequence[Trace]) -> dict[str, float] | None:
+    reports = [trace.acceptance for trace in traces if trace.acceptance is not None]
     if not reports:
         return None
     return {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
 
 
-def curves(replay: Replay, rounds: int) -> dict[str, list[tuple[int, float]]]:
+def groups_of(cluster: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of the ``GROUPS`` groups each decision `(n,)` belongs to: clusters are dealt out whole, in a random order
+    that depends on nothing but their number."""
+    codes, inverse = np.unique(cluster, return_inverse=True)
+    place = np.empty(len(codes), np.int64)
+    place[np.argsort(uniforms(GROUP_SEED, Purpose.ORDER, len(codes)), kind="stable")] = np.arange(len(codes)) % GROUPS
+    return place[inverse]
+
+
+def parts_of(traces: Sequence[Trace], group: NDArray[np.int64]) -> dict[str, list[list[float]]]:
+    """The sum of rewards and the number of rounds of each seed in each group of decisions: what ``best_of`` needs."""
+    places = [group[trace.decision] for trace in traces]
+    sums = [
+        np.bincount(place, weights=trace.reward, minlength=GROUPS) for place, trace in zip(places, traces, strict=True)
+    ]
+    return {
+        "rewards": [own.tolist() for own in sums],
+        "rounds": [np.bincount(place, minlength=GROUPS).tolist() for place in places],
+    }
+
+
+def curves(trace: Trace) -> Curves:
     """The run over time at up to 100 rounds: the average reward so far, the model calls so far, p of the bandit."""
+    rounds = len(trace.reward)
     at = np.unique(np.linspace(1, rounds, min(POINTS, rounds)).round().astype(np.int64))
-    average = np.cumsum(replay.reward[:rounds])[at - 1] / at
-    calls = np.cumsum(replay.call[:rounds])[at - 1]
-    quantities = {"average_reward": average, "model_calls": calls, "p_bandit": replay.p_bandit[at - 1]}
-    return {name: [(int(t), float(v)) for t, v in zip(at, line, strict=True)] for name, line in quantities.items()}
+    average = np.cumsum(trace.reward)[at - 1] / at
+    calls = np.cumsum(trace.call)[at - 1].astype(np.float64)
+    p_bandit = trace.p_bandit[at - 1].astype(np.float64)
+    quantities = {"average_reward": average, "model_calls": calls, "p_bandit": p_bandit}
+    return {name: list(zip(at.tolist(), line.tolist(), strict=True)) for name, line in quantities.items()}
+
+
+def mean_curves(lines: Sequence[Curves]) -> dict[str, list[list[float]]]:
+    """Each curve averaged over the seeds, as [round, value] pairs."""
+    result: dict[str, list[list[float]]] = {}
+    for name, first in lines[0].items():
+        values = np.mean([[value for _, value in line[name]] for line in lines], axis=0)
+        result[name] = [[t, value] for (t, _), value in zip(first, values.tolist(), strict=True)]
+    return result
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
