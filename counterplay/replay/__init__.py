@@ -6,26 +6,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from counterplay.replay.best import best_of
+    from counterplay.replay.bootstrapped import replay_bootstrapped
+    from counterplay.replay.doubly_robust import replay_doubly_robust
     from counterplay.replay.evaluation import Evaluation, compare_log, evaluate_log
     from counterplay.replay.evidence import exact_values, gather_evidence
     from counterplay.replay.experiment import Experiment, load_experiment
     from counterplay.replay.freezing import policy_of
+    from counterplay.replay.history import Replay
     from counterplay.replay.prepared import PreparedLog
+    from counterplay.replay.queues import replay_per_state, replay_queues
     from counterplay.replay.run import run_experiment
-    from counterplay.replay.single import Replay, replay_exact, replay_rejection
+    from counterplay.replay.single import replay_exact, replay_rejection
 
 _HOMES = {
     "Evaluation": "evaluation",
     "Experiment": "experiment",
     "PreparedLog": "prepared",
-    "Replay": "single",
+    "Replay": "history",
+    "best_of": "best",
     "compare_log": "evaluation",
     "evaluate_log": "evaluation",
     "exact_values": "evidence",
     "gather_evidence": "evidence",
     "load_experiment": "experiment",
     "policy_of": "freezing",
+    "replay_bootstrapped": "bootstrapped",
+    "replay_doubly_robust": "doubly_robust",
     "replay_exact": "single",
+    "replay_per_state": "queues",
+    "replay_queues": "queues",
     "replay_rejection": "single",
     "run_experiment": "run",
 }
@@ -34,13 +44,18 @@ __all__ = [
     "Experiment",
     "PreparedLog",
     "Replay",
+    "best_of",
     "compare_log",
     "evaluate_log",
     "exact_values",
     "gather_evidence",
     "load_experiment",
     "policy_of",
+    "replay_bootstrapped",
+    "replay_doubly_robust",
     "replay_exact",
+    "replay_per_state",
+    "replay_queues",
     "replay_rejection",
     "run_experiment",
 ]

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from counterplay.errors import HorizonError, MissingEvidenceError, UnsupportedError
 from counterplay.replay import plain
 from counterplay.replay.acceptance import Acceptance
 from counterplay.replay.agents import BuiltIn
+from counterplay.replay.history import BATCH, Order, Replay, check_reached, empty_trace, plain_replay_of, replay_of
 from counterplay.replay.kernels.exact import replay_exactly
-from counterplay.replay.kernels.records import State, Trace
 from counterplay.replay.kernels.rejection import replay_by_rejection
 from counterplay.replay.prepared import PreparedLog
-from counterplay.replay.settings import Machine, machine
-
-BATCH = 32
-Order = Literal["shuffled", "logged"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replay:
-    """What one replay leaves. T rounds, in order.
-
-    decision `(T,)` int64, action `(T,)` int32, reward `(T,)` float64, base `(T,)` int8 (0 is the bandit of a hybrid),
-    p_bandit `(T,)` float32 (the probability with which base 0 was to act), call `(T,)` bool (whether a model was
-    asked).
-    """
-
-    agent: str
-    seed: int
-    decision: NDArray[np.int64]
-    action: NDArray[np.int32]
-    reward: NDArray[np.float64]
-    base: NDArray[np.int8]
-    p_bandit: NDArray[np.float32]
-    call: NDArray[np.bool_]
-    acceptance: Acceptance | None
-    alone: NDArray[np.float64] | None
-    """`(T,)` What its bandit's own choices would have earned, whoever acted; None where it was not asked for."""
-    prior_calls: int
-    """Calls that were made before the first round, to pretrain the bandit."""
-    state: State | None
-    """What a built-in agent had learned at the end; ``freezing.policy_of`` makes a policy of it."""
+from counterplay.replay.settings import machine
 
 
 def replay_exact(
@@ -86,9 +53,9 @@ def replay_exact(
         raise HorizonError(f"the horizon is {horizon:,}, but log '{prepared.log.name}' has {count:,} decisions.")
     rounds = prepared.order(seed, order == "shuffled")[: horizon or count]
     if not isinstance(agent, BuiltIn):
-        return _from_plain(agent, seed, plain.exact(prepared, agent, seed, rounds), None)
+        return plain_replay_of(agent, seed, plain.exact(prepared, agent, seed, rounds), None)
     engine = machine(prepared, agent, rounds, batch)
-    trace = _empty_trace(len(rounds), alone and engine.learns)
+    trace = empty_trace(len(rounds), alone and engine.learns)
     with threadpool_limits(1, user_api="blas"):
         unknown = replay_exactly(
             engine.tape, prepared.luck(seed), engine.bases, engine.bandit, engine.selector, engine.state, trace, batch
@@ -98,7 +65,7 @@ def replay_exact(
             f"the outcome table of log '{prepared.log.name}' does not know what '{agent.name}' would have earned in "
             f"{unknown} decisions of one batch; exact replay needs every outcome."
         )
-    return _replay(agent, seed, engine, trace, len(rounds), None)
+    return replay_of(agent, seed, engine, trace, len(rounds), None)
 
 
 def replay_rejection(
@@ -142,10 +109,10 @@ def replay_rejection(
     limit = len(rounds) if horizon is None else horizon
     if not isinstance(agent, BuiltIn):
         trace, acceptance = plain.rejection(prepared, agent, seed, rounds, c, limit)
-        _reached(log.name, agent.name, acceptance.accepted, acceptance.read, horizon)
-        return _from_plain(agent, seed, trace, acceptance)
+        check_reached(log.name, agent.name, acceptance.accepted, acceptance.read, horizon)
+        return plain_replay_of(agent, seed, trace, acceptance)
     engine = machine(prepared, agent, rounds, batch)
-    trace = _empty_trace(min(limit, len(rounds)), False)
+    trace = empty_trace(min(limit, len(rounds)), False)
     with threadpool_limits(1, user_api="blas"):
         accepted, read, violations, excess, expected = replay_by_rejection(
             engine.tape,
@@ -158,66 +125,8 @@ def replay_rejection(
             batch,
             c,
         )
-    _reached(log.name, agent.name, accepted, read, horizon)
+    check_reached(log.name, agent.name, accepted, read, horizon)
     report = Acceptance(
         constant=c, read=read, accepted=accepted, expected=expected, violations=violations, excess=excess
     )
-    return _replay(agent, seed, engine, trace, accepted, report)
-
-
-def _reached(log: str, agent: str, accepted: int, read: int, horizon: int | None) -> None:
-    if horizon is not None and accepted < horizon:
-        needed = (
-            f"about {read * horizon / accepted:,.0f} decisions would be needed" if accepted else "none was accepted"
-        )
-        raise HorizonError(
-            f"'{agent}' was accepted {accepted:,} times in the {read:,} decisions of log '{log}', less than the "
-            f"horizon of {horizon:,}: {needed}."
-        )
-
-
-def _empty_trace(rounds: int, alone: bool) -> Trace:
-    return Trace(
-        decision=np.zeros(rounds, np.int64),
-        action=np.zeros(rounds, np.int32),
-        reward=np.zeros(rounds, np.float64),
-        base=np.zeros(rounds, np.int8),
-        p_bandit=np.zeros(rounds, np.float32),
-        alone=np.zeros(rounds if alone else 0),
-    )
-
-
-def _replay(
-    agent: BuiltIn,
-    seed: int,
-    engine: Machine,
-    trace: Trace,
-    rounds: int,
-    acceptance: Acceptance | None,
-) -> Replay:
-    return Replay(
-        agent=agent.name,
-        seed=seed,
-        decision=trace.decision[:rounds],
-        action=trace.action[:rounds],
-        reward=trace.reward[:rounds],
-        base=trace.base[:rounds],
-        p_bandit=trace.p_bandit[:rounds],
-        call=engine.bases.calls[trace.base[:rounds]],
-        acceptance=acceptance,
-        alone=trace.alone[:rounds] if len(trace.alone) else None,
-        prior_calls=engine.prior_calls,
-        state=engine.state if engine.learns else None,
-    )
-
-
-def _from_plain(agent: plain.Agent, seed: int, trace: Trace, acceptance: Acceptance | None) -> Replay:
-    return Replay(
-        agent=agent.name,
-        seed=seed,
-        **{**trace._asdict(), "alone": None},
-        call=np.zeros(len(trace.reward), bool),
-        acceptance=acceptance,
-        prior_calls=0,
-        state=None,
-    )
+    return replay_of(agent, seed, engine, trace, accepted, report)

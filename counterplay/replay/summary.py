@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from counterplay.replay.history import Replay
 from counterplay.replay.randomness import Purpose, uniforms
-from counterplay.replay.single import Replay
 
 POINTS = 100
 Z95 = 1.959963984540054

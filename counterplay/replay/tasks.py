@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from counterplay.replay.agents import BuiltIn
 from counterplay.replay.experiment import Experiment
 from counterplay.replay.grid import settings_of
+from counterplay.replay.history import Replay
 from counterplay.replay.prepared import PreparedLog
-from counterplay.replay.single import Replay, replay_exact, replay_rejection
+from counterplay.replay.single import replay_exact, replay_rejection
 
 TRUTH_SEED = 1_000_000
 """The first seed of the on-line runs that give the true value of an agent: far from any seed of a replay."""

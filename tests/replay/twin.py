@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from counterplay.replay.agents import Bandit, BuiltIn, Constant, FixedPolicy, Hybrid, Learner, LinTS, LinUCB, Uniform
+from counterplay.replay.history import Replay
 from counterplay.replay.selectors import (
     Exp3,
     Exponential,
@@ -25,7 +26,7 @@ from counterplay.replay.selectors import (
     Tsallis,
     Unsure,
 )
-from counterplay.replay.single import Replay, replay_exact, replay_rejection
+from counterplay.replay.single import replay_exact, replay_rejection
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.replay.worlds import world
