@@ -101,7 +101,7 @@ def pareto_k(tail: Array, n: int) -> tuple[float | None, str]:
     """Shape k of the largest min(0.2 n, 3 sqrt n) of n weights, or None with the reason.
 
     `tail`: the largest positive weights, ascending (at most 4096: above 1.8 million decisions the fit uses those).
-    Vehtari, Simpson, Gelman, Yao & Gabry 2024 The fit assumes a continuous tail: weights that take a
+    Vehtari, Simpson, Gelman, Yao & Gabry 2024. The fit assumes a continuous tail: weights that take a
     handful of values (uniform logging, deterministic policy) are bounded, and k says nothing about them.
     """
     size = min(int(min(0.2 * n, math.ceil(3 * math.sqrt(n)))), TAIL - 1)
@@ -127,7 +127,7 @@ def _generalised_pareto(excess: Array) -> float:
     theta = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
     theta = theta / (3 * excess[int(m / 4 + 0.5) - 1]) + 1.0
     with np.errstate(all="ignore"):
-        shape = np.log1p(-theta[:, None] * excess).mean(axis=1)
+        shape = _mean_logs(theta, excess)
         likelihood = m * (np.log(-theta / shape) - shape - 1)
         weight = 1 / np.exp(likelihood - likelihood[:, None]).sum(axis=1)
     weight = np.where(np.isfinite(weight) & (weight >= 10 * np.finfo(float).eps), weight, 0.0)
@@ -136,6 +136,20 @@ def _generalised_pareto(excess: Array) -> float:
     best = float((theta * weight).sum() / weight.sum())
     k = float(np.log1p(-best * excess).mean())
     return (m * k + 10 * 0.5) / (m + 10)
+
+
+def _mean_logs(theta: Array, excess: Array) -> Array:
+    """The mean over excesses of log(1 - theta excess): a logarithm of eight factors at a time, in arrays that stay in
+    the processor's cache."""
+    factors = 8 if theta.min() > -1e30 else 1  # eight of them must not overflow
+    padded = np.zeros((factors, -(-len(excess) // factors)))
+    padded.ravel()[: len(excess)] = excess
+    sums = np.empty(len(theta))
+    for start in range(0, len(theta), 8):
+        terms = theta[start : start + 8, None, None] * padded
+        np.subtract(1.0, terms, out=terms)
+        sums[start : start + 8] = np.log(np.multiply.reduce(terms, axis=1)).sum(axis=1)
+    return np.asarray(sums / len(excess))
 
 
 def gate(
