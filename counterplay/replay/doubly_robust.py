@@ -20,6 +20,7 @@ from counterplay.replay.history import (
     Replay,
     check_reached,
     empty_trace,
+    expected_rounds,
     plain_replay_of,
     replay_of,
 )
@@ -154,7 +155,7 @@ def replay_doubly_robust(
     trace = empty_trace(len(rounds) if horizon is None else min(horizon, len(rounds)), False)
     pieces = predicted_pieces(prepared.log, rounds, predictions)
     if isinstance(agent, BuiltIn):
-        engine = machine(prepared, agent, rounds, batch)
+        engine = machine(prepared, agent, rounds, batch, expected_rounds(rule.first, len(rounds), horizon))
         with threadpool_limits(1, user_api="blas"):
             progress = replay_compiled(engine, prepared.luck(seed), rule, pieces, trace)
         accepted, report = _reported(prepared, agent.name, rule, progress, horizon)

@@ -58,6 +58,11 @@ def check_reached(log: str, agent: str, accepted: int, read: int, horizon: int |
         )
 
 
+def expected_rounds(constant: float, decisions: int, horizon: int | None) -> int:
+    """How many rounds a replay by rejection is expected to have: the horizon, or c for each decision."""
+    return horizon if horizon is not None else max(1, round(constant * decisions))
+
+
 def empty_trace(rounds: int, alone: bool) -> Trace:
     """Room for so many rounds, with or without what the bandit alone would have earned."""
     return Trace(

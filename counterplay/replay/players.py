@@ -109,6 +109,7 @@ class _BuiltInPlayer:
         self._rows: list[int] = []
         self._actions: list[int] = []
         self._rewards: list[float] = []
+        self._bases: list[int] = []
         self._rounds = self._batches = 0
         self._begin()
 
@@ -157,18 +158,20 @@ class _BuiltInPlayer:
         shares = self._kept * self._laws[:, self._columns == action].sum(axis=1)
         base = drawn_base(shares, 0, float(shares.sum()), luck)
         engage(calls, selector.prices, state.counts, state.ledger, base)
-        settle(calls, state.ledger, base, reward)
         credit(selector, state, self._kept, np.array([base], np.int8), np.array([reward]), self._losses)
         share, self._rounds = float(np.float32(self._kept[0, 0])), self._rounds + 1
         self._rows.append(row)
         self._actions.append(action)
         self._rewards.append(reward)
+        self._bases.append(base)
         if len(self._rows) == self._batch:
             self._update()
         return base, share
 
     def _update(self) -> None:
         engine = self._engine
+        for base, reward in zip(self._bases, self._rewards, strict=True):
+            settle(engine.bases.calls, engine.state.ledger, base, reward)
         selector_step(engine.selector, engine.state, self._losses)
         if self._learns:
             rows, rewards = np.array(self._rows, np.int64), np.array(self._rewards)
@@ -176,6 +179,6 @@ class _BuiltInPlayer:
                 project(engine.tape, engine.bandit, engine.state, rows, self._work)
             actions = np.array(self._actions, np.int32)
             learn_batch(engine.tape, engine.bandit, engine.state, rows, actions, rewards, self._work)
-        self._rows, self._actions, self._rewards = [], [], []
+        self._rows, self._actions, self._rewards, self._bases = [], [], [], []
         self._batches += 1
         self._begin()

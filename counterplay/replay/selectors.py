@@ -91,7 +91,8 @@ class Exponential(_Between):
 class LinearDecay:
     """p(models) = most (1 - (t - 1) / batches), t in batches from 1: from ``most`` down to nearly nothing.
 
-    In the released code of Chen et al., not in their paper. It has to know the horizon.
+    In the released code of Chen et al., not in their paper. It has to know the horizon: replay by rejection without one
+    takes c n, the rounds to expect.
     """
 
     most: float = 0.8

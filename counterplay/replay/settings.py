@@ -51,8 +51,17 @@ class Machine:
     """Calls made to pretrain the bandit."""
 
 
-def machine(prepared: PreparedLog, agent: BuiltIn, order: NDArray[np.int64], batch: int = 32) -> Machine:
-    """Set an agent up on a log, to meet its decisions in the given order, in batches of ``batch``."""
+def machine(
+    prepared: PreparedLog,
+    agent: BuiltIn,
+    order: NDArray[np.int64],
+    batch: int = 32,
+    rounds: int | None = None,
+) -> Machine:
+    """Set an agent up on a log, to meet its decisions in the given order, in batches of ``batch``.
+
+    ``rounds``: how many rounds are expected, for selectors that have to know; default: one for each decision.
+    """
     learner = learner_of(agent)
     _check_rewards(prepared, agent, learner, batch)
     tables = _tables(prepared, agent)
@@ -67,7 +76,7 @@ def machine(prepared: PreparedLog, agent: BuiltIn, order: NDArray[np.int64], bat
         tape=tape,
         bases=_bases(agent, learner, tables, len(prepared.log.context)),
         bandit=settings,
-        selector=_selector(agent, len(order), batch),
+        selector=_selector(agent, len(order) if rounds is None else rounds, batch),
         state=state,
         learns=learner is not None,
         prior_calls=int(state.counts[1]),

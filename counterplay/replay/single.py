@@ -9,7 +9,16 @@ from counterplay.errors import HorizonError, MissingEvidenceError, UnsupportedEr
 from counterplay.replay import plain
 from counterplay.replay.acceptance import Acceptance
 from counterplay.replay.agents import BuiltIn
-from counterplay.replay.history import BATCH, Order, Replay, check_reached, empty_trace, plain_replay_of, replay_of
+from counterplay.replay.history import (
+    BATCH,
+    Order,
+    Replay,
+    check_reached,
+    empty_trace,
+    expected_rounds,
+    plain_replay_of,
+    replay_of,
+)
 from counterplay.replay.kernels.exact import replay_exactly
 from counterplay.replay.kernels.rejection import replay_by_rejection
 from counterplay.replay.prepared import PreparedLog
@@ -87,7 +96,7 @@ def replay_rejection(
         constant: c, the same for the whole run. Default: the smallest propensity of the log, which no policy can
         violate.
         horizon: stop after so many accepted rounds; default: when the log ends. The number accepted is then random, and
-            averages of agents with different numbers are not comparable.
+            averages of agents with different numbers are not comparable; selectors that have to know it are told c n.
         order: ``shuffled`` by the seed or as ``logged``.
         batch: accepted decisions between two updates.
 
@@ -111,7 +120,7 @@ def replay_rejection(
         trace, acceptance = plain.rejection(prepared, agent, seed, rounds, c, limit)
         check_reached(log.name, agent.name, acceptance.accepted, acceptance.read, horizon)
         return plain_replay_of(agent, seed, trace, acceptance)
-    engine = machine(prepared, agent, rounds, batch)
+    engine = machine(prepared, agent, rounds, batch, expected_rounds(c, len(rounds), horizon))
     trace = empty_trace(min(limit, len(rounds)), False)
     with threadpool_limits(1, user_api="blas"):
         accepted, read, violations, excess, expected = replay_by_rejection(

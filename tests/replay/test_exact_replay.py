@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from counterplay.errors import HorizonError, InputError, MissingEvidenceError, MissingOutputError, UnsupportedError
-from counterplay.logs.log import Choices, Outcomes
+from counterplay.logs.log import Choices
 from counterplay.replay.agents import Bandit, BuiltIn, Constant, FixedPolicy, Hybrid, Uniform
 from counterplay.replay.evidence import exact_values
 from counterplay.replay.freezing import policy_of
@@ -71,33 +71,6 @@ def test_the_calls_counted_are_the_decisions_in_which_a_model_acted() -> None:
     replay = replay_exact(world(), Hybrid(selector=Fixed(share=0.3), bandit=BANDIT))
     assert (replay.call == (replay.base == 1)).all()
     assert 0.2 < replay.call.mean() < 0.4
-
-
-def test_relabelling_the_actions_changes_no_reward() -> None:
-    prepared = world(actions=9, shortlist=5)
-    log = prepared.log
-    assert log.candidates is not None
-    assert log.outcomes is not None
-    assert log.action_features is not None
-    new = np.random.default_rng(1).permutation(9).astype(np.int32)
-    old = np.argsort(new)
-    relabelled = replace(
-        log,
-        candidates=new[log.candidates],
-        action=new[log.action],
-        action_features=log.action_features[old],
-        outcomes=Outcomes(
-            offsets=log.outcomes.offsets, actions=new[log.outcomes.actions], rewards=log.outcomes.rewards, default=0.0
-        ),
-        fingerprint="",
-    )
-    stored = prepared._choices["llm"]
-    choices = Choices(log="world", policy="llm", actions=new[stored.actions], probabilities=stored.probabilities)
-    # Ties between equal scores go to the lowest action, so the bandit starts where no two scores are equal.
-    agent = Hybrid(selector=LogBarrier(), bandit=Bandit(dimensions=6, start="embedding-prior"))
-    before, after = replay_exact(prepared, agent), replay_exact(PreparedLog(relabelled, {"llm": choices}), agent)
-    assert (before.reward == after.reward).all()
-    assert (new[before.action] == after.action).all()
 
 
 def test_an_agent_does_the_same_whatever_else_is_replayed_on_the_same_log() -> None:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from counterplay.errors import ConfigurationError, HorizonError, MissingEvidenceError, UnsupportedError
-from counterplay.replay.agents import Bandit, BuiltIn, FixedPolicy, Hybrid, Uniform
+from counterplay.replay.agents import Bandit, FixedPolicy, Hybrid, Uniform
 from counterplay.replay.evidence import exact_values
 from counterplay.replay.freezing import policy_of
 from counterplay.replay.plain import Decision
@@ -79,39 +79,6 @@ def test_the_compiled_bandit_accepts_the_decisions_that_the_papers_bandit_in_pla
     assert (compiled.decision == plain.decision).all()
     assert compiled.acceptance.violations == plain.acceptance.violations  # type: ignore[union-attr]
     assert compiled.acceptance.expected == pytest.approx(plain.acceptance.expected)  # type: ignore[union-attr]
-
-
-def _redrawn(prepared: PreparedLog, seed: int) -> PreparedLog:
-    """The same contexts, logged again: new actions, tried uniformly."""
-    log = prepared.log
-    columns = allowed(log, np.arange(len(log.context)))
-    place = np.floor(uniforms(seed, Purpose.LOGGING, len(columns)) * columns.shape[1]).astype(int)
-    action = columns[np.arange(len(columns)), place]
-    assert log.outcomes is not None
-    reward = log.outcomes.reward(log.context, action)
-    propensity = np.full(len(columns), 1 / columns.shape[1])
-    again = replace(log, action=action, reward=reward, propensity=propensity, fingerprint="")
-    return PreparedLog(again, prepared._choices)
-
-
-@pytest.mark.parametrize("agent", [BANDIT, HYBRID, Hybrid(selector=Polynomial(scale=5), bandit=BANDIT)])
-def test_on_a_uniform_log_the_accepted_history_has_the_law_of_an_online_run(agent: BuiltIn) -> None:
-    # Over many logs and seeds: the same mean reward, model calls and p of the bandit at the horizon as on line.
-    prepared, horizon, runs = world(decisions=1200, shortlist=4), 200, 250
-    online = [replay_exact(prepared, agent, seed=seed, horizon=horizon, batch=16) for seed in range(runs)]
-    offline = [
-        replay_rejection(_redrawn(prepared, seed), agent, seed=10_000 + seed, horizon=horizon, batch=16)
-        for seed in range(runs)
-    ]
-    for measure in (
-        lambda replay: replay.reward.mean(),
-        lambda replay: replay.reward[-50:].mean(),
-        lambda replay: replay.call.sum(),
-        lambda replay: replay.p_bandit[-1],
-    ):
-        ours, theirs = (np.array([measure(replay) for replay in group]) for group in (offline, online))
-        error = math.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / runs)
-        assert abs(ours.mean() - theirs.mean()) <= 3.5 * error + 1e-9
 
 
 def test_who_acted_follows_the_posterior_given_the_logged_action() -> None:

@@ -283,6 +283,7 @@ def begin_replay(
 def end_batch(
     tape: Tape,
     luck: Luck,
+    bases: Bases,
     bandit: BanditSettings,
     selector: SelectorSettings,
     state: State,
@@ -293,7 +294,9 @@ def end_batch(
     work: Work,
 ) -> None:
     """Learn from the last ``batch`` rounds and begin the next."""
-    counts = progress.counts
+    counts, calls, ledger = progress.counts, bases.calls, state.ledger
+    for t in range(counts[ACCEPTED] - batch, counts[ACCEPTED]):
+        settle(calls, ledger, trace.base[t], trace.reward[t])
     selector_step(selector, state, progress.losses)
     if learns:
         learn_accepted(tape, bandit, state, trace, counts[ACCEPTED] - batch, counts[ACCEPTED], work)
@@ -384,7 +387,6 @@ def replay_piece(
             continue
         base = drawn_base(shares, 0, total, luck_base[decision])
         engage(calls, prices, calls_made, ledger, base)
-        settle(calls, ledger, base, rewards[decision])
         t = counts[ACCEPTED]
         trace.decision[t], trace.action[t], trace.reward[t] = decision, action, rewards[decision]
         trace.base[t], trace.p_bandit[t] = base, kept[0, 0]
@@ -393,5 +395,5 @@ def replay_piece(
         next_constant(progress, quantile, most)
         credit(selector, state, kept, trace.base[t : t + 1], trace.reward[t : t + 1], losses)
         if counts[FILLED] == batch:
-            end_batch(tape, luck, bandit, selector, state, trace, progress, learns, batch, work)
+            end_batch(tape, luck, bases, bandit, selector, state, trace, progress, learns, batch, work)
             exploration, block = exploration_rate(bandit, counts[BATCHES]), 0

@@ -167,7 +167,6 @@ def replay_by_rejection(
             continue
         base = drawn_base(shares, 0, total, luck_base[decision])
         engage(calls, prices, counts, ledger, base)
-        settle(calls, ledger, base, rewards[decision])
         trace.decision[accepted] = decision
         trace.action[accepted] = action
         trace.reward[accepted] = rewards[decision]
@@ -180,12 +179,15 @@ def replay_by_rejection(
         filled += 1
         if filled < batch:
             continue
+        for t in range(accepted - batch, accepted):
+            settle(calls, ledger, trace.base[t], trace.reward[t])
         selector_step(selector, state, losses)
         if learns:
             learn_accepted(tape, bandit, state, trace, accepted - batch, accepted, work)
         filled, number, block = 0, number + 1, 0
         base_probabilities(selector, state, number + 1, p)
         exploration = exploration_rate(bandit, number)
-        if learns:
+        # Where every decision is accepted and learned from, the last one leaves no luck for a further batch.
+        if learns and number < luck_explore.shape[0]:
             begin_batch(bandit, state, exploration, luck_explore[number], work)
     return accepted, position, violations, excess, expected
