@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from counterplay.errors import UnsupportedError
+from counterplay.logs.chunks import Chunk
 from counterplay.replay.agents import Bandit, BuiltIn, Constant, FixedPolicy, Hybrid, Learner, LinTS, LinUCB, Uniform
+from counterplay.replay.doubly_robust import replay_doubly_robust
+from counterplay.replay.doubly_robust_loops import Estimator
 from counterplay.replay.history import Replay
+from counterplay.replay.policies import allowed
+from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.selectors import (
     Exp3,
     Exponential,
@@ -60,6 +67,7 @@ SELECTORS: tuple[Selector, ...] = (
     Priced(price=0.1),
     Guarded(allowance=0.4),
 )
+ESTIMATORS: tuple[Estimator, ...] = ("dr", "ips", "snips", "dm")
 BUDGETS: tuple[dict[str, Any], ...] = (
     {},
     {"budget": 5},
@@ -101,6 +109,27 @@ def told(replay: Replay) -> dict[str, object]:
     return result
 
 
+def wrong(log: Chunk, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A reward model that knows nothing, and says so differently everywhere."""
+    return np.asarray(0.8 * np.sin(allowed(log, rows) + 3.0 * rows[:, None]))
+
+
+def doubly_robust(prepared: PreparedLog, agent: BuiltIn, estimator: Estimator) -> dict[str, object]:
+    try:
+        found = replay_doubly_robust(
+            prepared,
+            agent,
+            seed=3,
+            batch=4,
+            quantile=0.1,
+            estimator=estimator,
+            model=wrong if estimator in ("dr", "dm") else None,
+        )
+    except UnsupportedError:
+        return {"refused": True}
+    return {**told(found.history), "estimate": [round(found.value, 6), round(found.std_error, 6)]}
+
+
 def main() -> None:
     outcome = {}
     for shortlist, uneven in ((None, False), (4, True)):
@@ -111,6 +140,7 @@ def main() -> None:
             where = f"{shortlist} {number} {agent.name}"
             exact = replay_exact(prepared, agent, seed=3, batch=8, alone=number % 3 == 0)
             outcome[f"exact {where}"] = told(exact)
+            outcome[f"doubly robust {where}"] = doubly_robust(prepared, agent, ESTIMATORS[number % len(ESTIMATORS)])
             outcome[f"rejection {where}"] = told(replay_rejection(prepared, agent, seed=3, batch=4, constant=0.5))
     json.dump(outcome, sys.stdout)
 
