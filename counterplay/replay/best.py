@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from counterplay.errors import ConfigurationError, InputError, UnsupportedError
-from counterplay.replay.two_way import Sums, choose_by_halves, may_be_highest, quantile_of, spread_of
+from counterplay.estimators.comparison.two_way import Sums, choose_by_halves, may_be_highest, quantile_of, spread_of
 
 FEW_SEEDS = 5
 LISTED = 5

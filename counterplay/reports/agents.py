@@ -218,7 +218,7 @@ def rivals_grid(result: Result) -> Grid | None:
         )
         for rival in against
     )
-    together = "All intervals of this table hold together at 95 % (Bonferroni), the two errors taken as independent."
+    together = "All intervals of this table hold together at 95 % (Bonferroni), paired by seeds and decisions."
     columns = (
         Column(name="simpler agent", about="The best of its kind.", numeric=False, rank=1),
         Column(name="its reward", about="Average reward a decision.", rank=1),

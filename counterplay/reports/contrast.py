@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from counterplay.reports.results import Result, Row, agents_of, hybrids, kind_of
+
+if TYPE_CHECKING:
+    from counterplay.estimators.comparison.two_way import Sums
 
 Verdict = Literal["more", "less", "open"]
 
@@ -29,13 +33,36 @@ class Contrast:
 def contrast(first: Row, second: Row, comparisons: int) -> Contrast:
     """The difference of two agents, at 95 % for so many comparisons together (Bonferroni).
 
-    The two errors are added as if they were independent. Both agents met the same decisions, so their errors mostly
-    go the same way and the interval is rather too wide than too narrow.
+    It is paired by seeds and groups of decisions where the results hold the sums of both. Else the two errors are added
+    as if they were independent: both agents met the same decisions, so their errors mostly go the same way, and the
+    interval is rather too wide than too narrow.
     """
-    quantile = NormalDist().inv_cdf(1 - 0.025 / max(1, comparisons))
-    half = quantile * math.hypot(_error(first), _error(second))
+    below = 1 - 0.025 / max(1, comparisons)
     value = first["average_reward"] - second["average_reward"]
+    sums = _sums([first, second])
+    if sums is None:
+        half = NormalDist().inv_cdf(below) * math.hypot(_error(first), _error(second))
+    else:
+        from counterplay.estimators.comparison.two_way import quantile_of, spread_of
+
+        errors = sums.errors()
+        error, freedom = spread_of(errors[:1] - errors[1:])
+        half = quantile_of(float(freedom[0]), below) * float(error[0])
     return Contrast(value=value, low=value - half, high=value + half)
+
+
+def _sums(agents: Sequence[Row]) -> Sums | None:
+    """The sums by seed and group of decisions; None where an agent has none, or others have other seeds."""
+    if not all("parts" in agent for agent in agents):
+        return None
+    import numpy as np
+
+    from counterplay.estimators.comparison.two_way import Sums
+
+    rewards, rounds = ([np.array(agent["parts"][name], float) for agent in agents] for name in Sums._fields)
+    if len({part.shape for part in (*rewards, *rounds)}) > 1 or not all(part.sum() > 0 for part in rounds):
+        return None
+    return Sums(np.stack(rewards), np.stack(rounds))
 
 
 def _error(agent: Row) -> float:
@@ -44,8 +71,15 @@ def _error(agent: Row) -> float:
 
 
 def not_apart_from_best(result: Result) -> list[Row]:
-    """The agents that cannot be told apart from the one that earned most."""
+    """The agents that cannot be told apart from the one that earned most: those that ``counterplay best`` names, where
+    the results hold what it needs."""
     best, *rest = agents_of(result)
+    sums = _sums([best, *rest])
+    if sums is not None:
+        from counterplay.estimators.comparison.two_way import may_be_highest
+
+        may_be_best = may_be_highest(sums, 0.95)[1:]
+        return [agent for agent, may in zip(rest, may_be_best, strict=True) if may]
     return [agent for agent in rest if contrast(best, agent, len(rest)).verdict == "open"]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from counterplay.errors import ConfigurationError, InputError, UnsupportedError
+from counterplay.estimators.comparison.two_way import Sums, spread_of
 from counterplay.replay.best import Best, best_of
-from counterplay.replay.two_way import Sums, spread_of
+from counterplay.reports.contrast import contrast, not_apart_from_best
 
 GROUPS, ROUNDS = 20, 50
 """Groups of decisions, and the rounds in each."""
@@ -173,3 +174,19 @@ def test_what_cannot_be_answered_is_refused_by_name() -> None:
     del found["agents"][1]["parts"]
     with pytest.raises(UnsupportedError, match=r"sums by seed.*'a1'.*again"):
         best_of(found)
+
+
+def test_a_report_names_the_rivals_that_best_names_and_pairs_its_differences() -> None:
+    given = made_up((0.2, 0.195, 0.19, 0.1, 0.0), 6, np.random.default_rng(4))
+    for agent in given["agents"]:
+        agent["average_reward"] = np.sum(agent["parts"]["rewards"]) / np.sum(agent["parts"]["rounds"])
+    found = best_of(given)
+    close = [agent["agent"] for agent in not_apart_from_best(given)]
+    assert close == [one.agent for one in found.candidates[1:] if one.may_be_best]
+    assert 0 < len(close) < 4
+    agents = {agent["agent"]: agent for agent in given["agents"]}
+    second = found.candidates[1]
+    difference = contrast(agents[found.agent], agents[second.agent], 1)
+    assert difference.value == second.behind
+    assert second.std_error is not None
+    assert 1.96 * second.std_error < difference.high - difference.value < 2.6 * second.std_error
