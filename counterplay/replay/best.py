@@ -93,12 +93,16 @@ def best_of(results: Mapping[str, Any], *, level: float = 0.95) -> Best:
         results: what ``run_experiment`` returned, or ``read_experiments`` read.
         level: of the intervals and of the set of those that may be best.
 
+    Of every method of replay but doubly robust: its values are estimates from all decisions, which its rounds do not
+    add up to.
+
     Holds where seeds are exchangeable and groups of decisions (whole clusters, dealt out at random) are like
     independent draws: not for a log whose rewards drift while its order is kept, nor where rejection replay counted
     violations. Between S seeds there are S - 1 degrees of freedom: with 2 or 3 hardly anything can be told apart.
 
     Raises:
-        UnsupportedError: the results have no agents, or come from a version that stored no sums.
+        UnsupportedError: the results have no agents, are of doubly robust replay, or come from a version that stored no
+            sums.
         ConfigurationError: a level outside (0, 1).
         InputError: agents that were replayed under different numbers of seeds.
     """
@@ -140,6 +144,11 @@ def _sums(results: Mapping[str, Any]) -> Sums:
         raise UnsupportedError(
             "these results have no agents, so there is none to be best: replay agents with `counterplay run`, or rank "
             "policies with `counterplay compare --all-pairs`."
+        )
+    if results["definition"].get("method") == "doubly-robust":
+        raise UnsupportedError(
+            "the values of doubly robust replay are estimates from all decisions, and rounds do not add up to them: "
+            'none can be chosen on one half and judged on the other. Run the agents with method = "rejection" too.'
         )
     lacking = [agent["agent"] for agent in agents if "parts" not in agent]
     if lacking:
@@ -195,6 +204,7 @@ def _sentences(best: Best, results: Mapping[str, Any]) -> Iterator[str]:
             f"{best.seeds} seeds leave {best.seeds - 1} degrees of freedom between seeds: intervals are wide and few "
             "configurations are ruled out. Run more."
         )
+    yield from _on_the_method(str(results["definition"].get("method")))
     violations = max((agent["acceptance"] or {}).get("violations", 0) for agent in results["agents"])
     if violations:
         yield (
@@ -203,6 +213,19 @@ def _sentences(best: Best, results: Mapping[str, Any]) -> Iterator[str]:
         )
     if results["definition"].get("order") == "logged":
         yield "The decisions were met in the order of the log: where its rewards drift, none of this holds."
+
+
+def _on_the_method(method: str) -> Iterator[str]:
+    if method == "bootstrapped":
+        yield (
+            "Bootstrapped replay shows each decision several times: agents that remember look better than they are, "
+            "and are the likelier to be chosen."
+        )
+    if method in ("queues", "per-state"):
+        yield (
+            "All agents are judged on the rounds that every run of every agent survived: what they would have learned "
+            "later is not in it."
+        )
 
 
 def _on_the_set(names: list[str], count: int, level: str) -> str:

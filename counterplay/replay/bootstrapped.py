@@ -11,7 +11,7 @@ from counterplay.errors import ConfigurationError, MissingEvidenceError, Unsuppo
 from counterplay.logs.log import Choices, Log
 from counterplay.replay import plain
 from counterplay.replay.agents import BuiltIn
-from counterplay.replay.history import BATCH
+from counterplay.replay.history import BATCH, Replay
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.single import replay_rejection
 
@@ -84,35 +84,12 @@ def replay_bootstrapped(
         MissingEvidenceError: an action, a propensity or a reward is not known.
         ConfigurationError: a setting is out of its range.
     """
-    log = prepared.log
-    most = _uniform_actions(log)
-    length = len(log.context)
-    featureless = log.context_features is None or log.context_features.shape[1] == 0
-    width = (0.0 if featureless else length**-0.5) if jitter is None else jitter
-    if replicates < 2 or seed < 0 or batch < 1:
-        raise ConfigurationError(
-            f"replicates is {replicates}, seed {seed}, batch {batch}; they must be at least 2, 0 and 1."
-        )
-    if not 0 <= width < np.inf or (featureless and width > 0):
-        raise ConfigurationError(
-            f"jitter is {width}; it must be 0 or more, and 0 for a log without context features, which has nothing to "
-            "move."
-        )
+    if replicates < 2:
+        raise ConfigurationError(f"replicates is {replicates}; they must be at least 2.")
     values, rounds = np.zeros(replicates), np.zeros(replicates, np.int64)
     for b in range(replicates):
-        # The high half of the key's second word keeps these draws apart from those of any replay.
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, (b + 1) << 32], np.uint64)))
-        expanded = _expanded(prepared, most * length, width, rng)
-        replayed = replay_rejection(
-            expanded, agent, seed=int(rng.integers(2**62)), constant=1 / most, order="logged", batch=batch
-        )
-        rounds[b] = len(replayed.reward)
-        if rounds[b] == 0:
-            raise UnsupportedError(
-                f"'{agent.name}' was not accepted once in the {most * length:,} decisions of a replicate of log "
-                f"'{log.name}': the log is too short."
-            )
-        values[b] = replayed.reward.mean()
+        replayed = bootstrap_replicate(prepared, agent, b, jitter=jitter, seed=seed, batch=batch)
+        rounds[b], values[b] = len(replayed.reward), replayed.reward.mean()
     low, high = np.quantile(values, [0.025, 0.975]).tolist()
     return BootstrappedReplay(
         agent=agent.name,
@@ -123,10 +100,68 @@ def replay_bootstrapped(
         std_error=float(values.std(ddof=1)),
         values=values,
         rounds=rounds,
-        decisions=length,
-        actions=most,
-        jitter=width,
+        decisions=len(prepared.log.context),
+        actions=_uniform_actions(prepared.log),
+        jitter=_bandwidth(prepared.log, jitter),
     )
+
+
+def bootstrap_replicate(
+    prepared: PreparedLog,
+    agent: BuiltIn | plain.Agent,
+    number: int,
+    *,
+    jitter: float | None = None,
+    horizon: int | None = None,
+    seed: int = 0,
+    batch: int = BATCH,
+) -> Replay:
+    """One replicate of ``replay_bootstrapped``: its decisions are those of the log that the rounds were drawn from.
+
+    Args:
+        prepared, agent, jitter, seed, batch: as there.
+        number: which replicate, from 0; the result's ``seed``.
+        horizon: stop after so many rounds; default: when the drawn decisions end.
+
+    Raises:
+        UnsupportedError: the log was not logged uniformly, or nothing was accepted.
+        HorizonError: the replicate was at its end before the horizon.
+        MissingEvidenceError, ConfigurationError: as there.
+    """
+    log = prepared.log
+    most, width = _uniform_actions(log), _bandwidth(log, jitter)
+    if number < 0 or seed < 0 or batch < 1:
+        raise ConfigurationError(f"number is {number}, seed {seed}, batch {batch}; they must be at least 0, 0 and 1.")
+    # The high half of the key's second word keeps these draws apart from those of any replay.
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, (number + 1) << 32], np.uint64)))
+    expanded, rows = _expanded(prepared, most * len(log.context), width, rng)
+    replayed = replay_rejection(
+        expanded,
+        agent,
+        seed=int(rng.integers(2**62)),
+        constant=1 / most,
+        horizon=horizon,
+        order="logged",
+        batch=batch,
+    )
+    if len(replayed.reward) == 0:
+        raise UnsupportedError(
+            f"'{agent.name}' was not accepted once in the {len(rows):,} decisions of a replicate of log '{log.name}': "
+            "the log is too short."
+        )
+    return replace(replayed, seed=number, decision=rows[replayed.decision])
+
+
+def _bandwidth(log: Log, jitter: float | None) -> float:
+    """How far features are moved, in their standard deviations."""
+    featureless = log.context_features is None or log.context_features.shape[1] == 0
+    width = (0.0 if featureless else len(log.context) ** -0.5) if jitter is None else jitter
+    if not 0 <= width < np.inf or (featureless and width > 0):
+        raise ConfigurationError(
+            f"jitter is {width}; it must be 0 or more, and 0 for a log without context features, which has nothing to "
+            "move."
+        )
+    return width
 
 
 def _uniform_actions(log: Log) -> int:
@@ -150,8 +185,10 @@ def _uniform_actions(log: Log) -> int:
     return int(allowed.max())
 
 
-def _expanded(prepared: PreparedLog, count: int, jitter: float, rng: np.random.Generator) -> PreparedLog:
-    """``count`` decisions of a log, drawn with replacement, each with a context of its own."""
+def _expanded(
+    prepared: PreparedLog, count: int, jitter: float, rng: np.random.Generator
+) -> tuple[PreparedLog, NDArray[np.int64]]:
+    """``count`` decisions of a log, drawn with replacement, each with a context of its own; and which they are."""
     log = prepared.log
     rows = rng.integers(0, len(log.context), count)
     contexts, features = log.context[rows], log.context_features
@@ -173,7 +210,7 @@ def _expanded(prepared: PreparedLog, count: int, jitter: float, rng: np.random.G
         fingerprint="drawn",
         **{name: getattr(log, name)[rows] for name in ("action", "propensity", "reward", "cost", "cluster")},
     )
-    return PreparedLog(drawn, {name: _moved(choices, contexts) for name, choices in prepared._choices.items()})
+    return PreparedLog(drawn, {name: _moved(choices, contexts) for name, choices in prepared._choices.items()}), rows
 
 
 def _moved(choices: Choices, contexts: NDArray[np.int32]) -> Choices:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from counterplay.errors import ConfigurationError, MissingEvidenceError, UnsupportedError, nearest
 from counterplay.replay import plain
@@ -27,6 +26,7 @@ from counterplay.replay.history import (
 from counterplay.replay.kernels import doubly_robust as kernel
 from counterplay.replay.kernels.doubly_robust import Progress
 from counterplay.replay.kernels.records import Trace
+from counterplay.replay.one_thread import one_thread
 from counterplay.replay.players import player_of
 from counterplay.replay.predictions import Predictions, fitted_on, predicted_pieces, predictions_of
 from counterplay.replay.prepared import PreparedLog
@@ -156,7 +156,7 @@ def replay_doubly_robust(
     pieces = predicted_pieces(prepared.log, rounds, predictions)
     if isinstance(agent, BuiltIn):
         engine = machine(prepared, agent, rounds, batch, expected_rounds(rule.first, len(rounds), horizon))
-        with threadpool_limits(1, user_api="blas"):
+        with one_thread():
             progress = replay_compiled(engine, prepared.luck(seed), rule, pieces, trace)
         accepted, report = _reported(prepared, agent.name, rule, progress, horizon)
         history = replay_of(agent, seed, engine, trace, accepted, report)
@@ -212,12 +212,13 @@ def _reported(
 ) -> tuple[int, AdaptiveAcceptance]:
     counts, acceptance = progress.counts.tolist(), progress.acceptance.tolist()
     accepted, read = counts[kernel.ACCEPTED], counts[kernel.READ]
-    check_reached(prepared.log.name, agent, accepted, read, horizon)
+    expected = acceptance[kernel.EXPECTED]
+    check_reached(prepared.log.name, agent, accepted, read, expected, horizon)
     report = AdaptiveAcceptance(
         constant=rule.most,
         read=read,
         accepted=accepted,
-        expected=acceptance[kernel.EXPECTED],
+        expected=expected,
         violations=counts[kernel.VIOLATIONS],
         excess=acceptance[kernel.EXCESS],
         first=rule.first,

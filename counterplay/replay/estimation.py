@@ -56,7 +56,7 @@ def _frozen(settings: Experiment, name: str, learn: PreparedLog, report: Prepare
         learn,
         agent,
         seed=settings.first_seed,
-        constant=settings.rejection.constant,
+        constant=None if settings.rejection is None else settings.rejection.constant,
         order=settings.order,
         batch=settings.batch,
     )

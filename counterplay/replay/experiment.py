@@ -3,14 +3,27 @@
     name = "triage desk"
     workspace = "triage.duckdb"       # beside this file
     log = "triage-logged"
-    method = "rejection"              # or "exact", or "none": only the estimators
+    method = "rejection"              # or "exact", "doubly-robust", "bootstrapped", "queues", "per-state", "none"
     seeds = 5
     order = "shuffled"                # or "logged"
     horizon = 3000                    # default: the whole log, or what every run reached
     truth = "triage"                  # optional: a full-information log of the same contexts
+    alone = true                      # exact only: also what the bandit's own choices would have earned
 
     [rejection]
-    constant = 0.1                    # default: the smallest propensity of the log
+    constant = 0.1                    # default: the smallest propensity of the log; or pilot = 0.2: find it
+
+    [doubly_robust]                   # of that method only
+    estimator = "dr"
+    quantile = 0.0
+    constant = 0.1
+
+    [bootstrapped]
+    jitter = 0.05                     # default: 1 / sqrt(decisions)
+
+    [uncertainty]                     # exact, rejection and doubly-robust
+    subsamples = 100                  # default: 0
+    share = 0.5
 
     [estimate]
     estimators = ["ips", "snips", "dr"]
@@ -33,7 +46,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,14 +55,24 @@ from counterplay.estimators.table import resolve_all
 from counterplay.logs.outputs import canonical_json
 from counterplay.replay.agents import Bandit, BuiltIn, FixedPolicy, Hybrid, learner_of
 from counterplay.replay.grid import agents_from, settings_of, structured
+from counterplay.replay.methods import (
+    OPEN_ENDED,
+    TABLES,
+    UNORDERED,
+    BootstrappedSettings,
+    DoublyRobustSettings,
+    Method,
+    RejectionSettings,
+    UncertaintySettings,
+)
 
 DEFAULT_ESTIMATORS = ("ips", "snips", "dr")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RejectionSettings:
-    constant: float | None = None
-    """c; default: the smallest propensity of the log."""
+_DEFAULTS = {
+    "rejection": RejectionSettings,
+    "doubly_robust": DoublyRobustSettings,
+    "bootstrapped": BootstrappedSettings,
+    "uncertainty": UncertaintySettings,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +95,7 @@ class _Header:
     log: str
     name: str = "experiment"
     workspace: str | None = None
-    method: Literal["exact", "rejection", "none"] = "exact"
+    method: Method = "exact"
     seeds: int = 5
     first_seed: int = 0
     order: Literal["shuffled", "logged"] = "shuffled"
@@ -80,7 +103,11 @@ class _Header:
     batch: int = 32
     truth: str | None = None
     truth_seeds: int = 40
-    rejection: RejectionSettings = field(default_factory=RejectionSettings)
+    alone: bool = False
+    rejection: RejectionSettings | None = None
+    doubly_robust: DoublyRobustSettings | None = None
+    bootstrapped: BootstrappedSettings | None = None
+    uncertainty: UncertaintySettings | None = None
     estimate: EstimateSettings | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +118,34 @@ class _Header:
             raise ConfigurationError('with method = "none" and no [estimate] there is nothing to do: add [estimate].')
         if self.horizon is not None and self.horizon < 1:
             raise ConfigurationError(f"horizon is {self.horizon}; it must be at least 1.")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        """Refuse settings that the method has no use for, and spell the defaults of the others out."""
+        if self.alone and self.method != "exact":
+            raise ConfigurationError(
+                f'alone asks what other actions would have earned, which only method = "exact" knows; here method is '
+                f'"{self.method}": leave alone out.'
+            )
+        if self.order == "logged" and self.method in UNORDERED:
+            raise ConfigurationError(
+                f'order = "logged" means nothing with method = "{self.method}", which draws decisions: leave it out.'
+            )
+        sampled = self.uncertainty is not None and self.uncertainty.subsamples > 0
+        if self.method == "doubly-robust" and self.horizon is not None and sampled:
+            raise ConfigurationError(
+                "[uncertainty] with doubly robust replay is of all decisions, and horizon stops before: leave one out."
+            )
+        for name, methods in TABLES.items():
+            if self.method in methods or (name == "rejection" and self.estimate and self.estimate.frozen):
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, _DEFAULTS[name]())
+            elif getattr(self, name) is not None:
+                wanted = " or ".join(f'"{method}"' for method in methods)
+                raise ConfigurationError(
+                    f'the table [{name}] belongs to method = {wanted}; here method is "{self.method}": leave the table '
+                    "out, or change the method."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +166,11 @@ class Experiment(_Header):
                 raise ConfigurationError(f"[estimate] names the agent '{name}', which is none. {nearest(name, names)}")
 
     @property
+    def open_ended(self) -> bool:
+        """Whether the common horizon is known only when every replay has been played."""
+        return self.horizon is None and self.method in OPEN_ENDED
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The stored policies that the agents use, each once, in order."""
         used: dict[str, None] = {}
@@ -125,7 +185,7 @@ class Experiment(_Header):
     def definition(self) -> dict[str, Any]:
         """The whole experiment as plain values, defaults spelled out; without the place of the workspace."""
         values = {name: getattr(self, name) for name in _Header.__dataclass_fields__ if name != "workspace"}
-        for name in ("rejection", "estimate"):
+        for name in (*TABLES, "estimate"):
             record = values[name]
             values[name] = None if record is None else {key: _plain(item) for key, item in vars(record).items()}
         return {**values, "agents": [settings_of(agent) for agent in self.agents]}
@@ -165,6 +225,11 @@ def experiment_from(table: Mapping[str, Any], *, where: str = "experiment") -> E
     agents = table.get("agents", [])
     if not isinstance(agents, list):
         raise ConfigurationError(f"{where}: agents must be a list of tables: write [[agents]].")
+    for name in (*TABLES, "estimate"):
+        if not isinstance(table.get(name, {}), Mapping | None):
+            raise ConfigurationError(
+                f"{where}: {name} is {table[name]!r}, but has settings of its own: write [{name}]."
+            )
     header = structured({key: value for key, value in table.items() if key != "agents"}, _Header, where)
     values = {name: getattr(header, name) for name in _Header.__dataclass_fields__}
     try:

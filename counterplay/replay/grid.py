@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import cattrs
@@ -115,6 +116,7 @@ def structured(table: Mapping[str, Any], kind: type[Record], where: str) -> Reco
         raise ConfigurationError(f"{where}: {_explained(error)}") from error
 
 
+@cache
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for plain in (int, float, str, bool):

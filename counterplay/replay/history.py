@@ -46,11 +46,14 @@ class Replay:
     """What a built-in agent had learned at the end; ``freezing.policy_of`` makes a policy of it."""
 
 
-def check_reached(log: str, agent: str, accepted: int, read: int, horizon: int | None) -> None:
-    """Refuse a replay that was accepted less often than the horizon asks for."""
+def check_reached(log: str, agent: str, accepted: int, read: int, expected: float, horizon: int | None) -> None:
+    """Refuse a replay that was accepted less often than the horizon asks for; ``expected`` is the sum of its acceptance
+    probabilities, which says something even where nothing was accepted."""
     if horizon is not None and accepted < horizon:
         needed = (
-            f"about {read * horizon / accepted:,.0f} decisions would be needed" if accepted else "none was accepted"
+            f"about {read * horizon / expected:,.0f} decisions would be needed"
+            if expected > 0
+            else "it never does what was logged, so no log of this kind is long enough"
         )
         raise HorizonError(
             f"'{agent}' was accepted {accepted:,} times in the {read:,} decisions of log '{log}', less than the "

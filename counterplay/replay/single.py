@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from counterplay.errors import HorizonError, MissingEvidenceError, UnsupportedError
 from counterplay.replay import plain
@@ -21,6 +20,7 @@ from counterplay.replay.history import (
 )
 from counterplay.replay.kernels.exact import replay_exactly
 from counterplay.replay.kernels.rejection import replay_by_rejection
+from counterplay.replay.one_thread import one_thread
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.settings import machine
 
@@ -65,7 +65,7 @@ def replay_exact(
         return plain_replay_of(agent, seed, plain.exact(prepared, agent, seed, rounds), None)
     engine = machine(prepared, agent, rounds, batch)
     trace = empty_trace(len(rounds), alone and engine.learns)
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         unknown = replay_exactly(
             engine.tape, prepared.luck(seed), engine.bases, engine.bandit, engine.selector, engine.state, trace, batch
         )
@@ -118,11 +118,11 @@ def replay_rejection(
     limit = len(rounds) if horizon is None else horizon
     if not isinstance(agent, BuiltIn):
         trace, acceptance = plain.rejection(prepared, agent, seed, rounds, c, limit)
-        check_reached(log.name, agent.name, acceptance.accepted, acceptance.read, horizon)
+        check_reached(log.name, agent.name, acceptance.accepted, acceptance.read, acceptance.expected, horizon)
         return plain_replay_of(agent, seed, trace, acceptance)
     engine = machine(prepared, agent, rounds, batch, expected_rounds(c, len(rounds), horizon))
     trace = empty_trace(min(limit, len(rounds)), False)
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         accepted, read, violations, excess, expected = replay_by_rejection(
             engine.tape,
             prepared.luck(seed),
@@ -134,7 +134,7 @@ def replay_rejection(
             batch,
             c,
         )
-    check_reached(log.name, agent.name, accepted, read, horizon)
+    check_reached(log.name, agent.name, accepted, read, expected, horizon)
     report = Acceptance(
         constant=c, read=read, accepted=accepted, expected=expected, violations=violations, excess=excess
     )

@@ -1,9 +1,9 @@
 """A sweep: every agent of an experiment under every seed, each replay kept as soon as it is finished.
 
 Agents are compared at one horizon. With exact replay, or where the experiment names it, the horizon is known, and an
-agent is summarised when its last seed is done. With rejection replay it is the least number of rounds that any replay
-accepted: all are replayed first, and then cut. In memory are the replays being played and one agent at a time for each
-worker, never all of them.
+agent is summarised when its last seed is done. With other methods it is the least number of rounds that any replay
+reached: all are replayed first, and then cut. Pilots come before everything, runs on line and on sub-samples last. In
+memory are the replays being played and one agent at a time for each worker, never all of them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from counterplay.errors import HorizonError
 from counterplay.replay.experiment import Experiment
 from counterplay.replay.grid import settings_of
 from counterplay.replay.parts import Parts
+from counterplay.replay.subsampling import EACH, std_error_subsampled
 from counterplay.replay.summary import (
     COLUMNS,
-    Summary,
+    KEPT,
     Trace,
+    beside_truth,
     curves,
     groups_of,
     mean_curves,
@@ -33,7 +37,10 @@ from counterplay.replay.summary import (
     summary_json,
     trace_of,
 )
-from counterplay.replay.tasks import AGENT, ONLINE, REPLAY, TRUTH_SEED, Material, Task
+from counterplay.replay.tasks import AGENT, ONLINE, PILOT, REPLAY, SUBSAMPLE, Material, Task
+
+LATE = (ONLINE, SUBSAMPLE)
+"""Replays that are played when the common horizon is known."""
 
 
 class Sweep:
@@ -48,33 +55,34 @@ class Sweep:
 
     def __init__(self, material: Material, parts: Parts, workers: int, tell: Callable[[int, str], None]) -> None:
         self._material, self._parts, self._workers, self._tell = material, parts, workers, tell
-        settings = material.settings
-        self._seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-        self._online_seeds = range(TRUTH_SEED, TRUTH_SEED + (settings.truth_seeds if material.online else 0))
+        self._seeds = material.seeds
         cluster = material.prepared.log.cluster
         self._cluster, self._group = np.unique(cluster, return_inverse=True)[1], groups_of(cluster)
         self._rounds = 0
 
     @property
     def replays(self) -> int:
-        """How many there are in all, true values included."""
-        return len(self._material.settings.agents) * (len(self._seeds) + len(self._online_seeds))
+        """How many there are in all, with pilots, sub-samples and those for true values."""
+        return len(self._material.settings.agents) * sum(map(len, self._seeds.values()))
 
     def kept(self) -> int:
         """How many of them are finished."""
-        return self.replays - len(self._left(REPLAY)) - len(self._left(ONLINE))
+        return self.replays - len(self._left(*self._seeds))
 
     def run(self) -> None:
         """Play what is left to play.
 
         Raises:
-            HorizonError: the log is too short for the horizon, or nothing was accepted of some agent.
+            HorizonError: the log is too short for the horizon, or some agent has no round at all.
         """
         self._tell(self.kept(), "compiling the replay loops, the first time only")
-        left = self._left(REPLAY) + self._left(ONLINE)
-        self._material.warm(self._material.settings.agents[task.agent] for task in left)
         settings = self._material.settings
-        if settings.method == "rejection" and settings.horizon is None:
+        self._material.warm(settings.agents[task.agent] for task in self._left(*self._seeds))
+        if self._seeds[PILOT]:
+            self._work(self._left(PILOT), self._pilot)
+            tasks = [Task(PILOT, i, seed) for i in range(len(settings.agents)) for seed in self._seeds[PILOT]]
+            self._material.use_constant(min(self._constant(task) for task in tasks))
+        if settings.open_ended:
             while left := self._left(REPLAY):
                 self._work(left, self._play)
             self._rounds = self._least_accepted()
@@ -92,11 +100,10 @@ class Sweep:
             for row in self._finished(index)["runs"]:
                 yield {"run": f"{identity[:16]}/{row['agent']}/{row['seed']}", **row}
 
-    def _left(self, kind: str) -> list[Task]:
-        """The replays of a kind that are not kept, agent by agent, so that the seeds of one finish together."""
-        seeds = self._seeds if kind == REPLAY else self._online_seeds
+    def _left(self, *kinds: str) -> list[Task]:
+        """The replays of these kinds that are not kept, agent by agent, so that those of one finish together."""
         agents = [i for i in range(len(self._material.settings.agents)) if not self._has(Task(AGENT, i))]
-        tasks = [Task(kind, agent, seed) for agent in agents for seed in seeds]
+        tasks = [Task(kind, i, seed) for kind in kinds for i in agents for seed in self._seeds[kind]]
         return [task for task in tasks if not self._has(task)]
 
     def _has(self, task: Task) -> bool:
@@ -105,14 +112,11 @@ class Sweep:
     def _least_accepted(self) -> int:
         """The least number of rounds of all replays; agents that are summarised already were cut to it."""
         agents = range(len(self._material.settings.agents))
-        tasks = [Task(AGENT, i) for i in agents] + [Task(REPLAY, i, seed) for i in agents for seed in self._seeds]
+        tasks = [Task(AGENT, i) for i in agents] + [
+            Task(REPLAY, i, seed) for i in agents for seed in self._seeds[REPLAY]
+        ]
         found = [self._parts.values(task.part) for task in tasks]
-        rounds = min(int(values["rounds"]) for values in found if values is not None)
-        if rounds == 0:
-            raise HorizonError(
-                "rejection replay accepted nothing for some agent; a longer log or a larger c is needed."
-            )
-        return rounds
+        return min(int(values["rounds"]) for values in found if values is not None)
 
     def _work(self, tasks: Sequence[Task], job: Callable[[Task], object]) -> None:
         """Do a job for every task, in threads: the kernels release the interpreter lock."""
@@ -131,20 +135,31 @@ class Sweep:
     def _play(self, task: Task) -> Trace:
         """Play one replay, and keep what its numbers are made from."""
         started = time.perf_counter()
-        replay = self._material.play(task, self._rounds)
-        trace = trace_of(replay, time.perf_counter() - started)
-        values: dict[str, Any] = {"rounds": len(trace.reward)}
-        if task.kind == ONLINE:
-            self._parts.keep(task.part, {**values, "average_reward": float(trace.reward.mean())})
-            return trace
-        kept = ("seed", "acceptance", "prior_calls", "seconds")
-        values |= {name: getattr(trace, name) for name in kept}
-        self._parts.keep(task.part, values, {name: getattr(trace, name) for name in COLUMNS})
+        played = self._material.play(task, self._online_rounds(task.agent) if task.kind == ONLINE else self._rounds)
+        trace = trace_of(played, time.perf_counter() - started)
+        if task.kind == REPLAY:
+            names = {name: getattr(trace, name) for name in COLUMNS}
+            self._parts.keep(task.part, _kept_of(trace), names)
+        else:
+            average = float(trace.reward.mean()) if task.kind == ONLINE else None
+            rewards = {"reward": trace.reward} if task.kind == SUBSAMPLE else {}
+            values = {"rounds": len(trace.reward), "average_reward": average, "value": trace.value}
+            self._parts.keep(task.part, values, rewards)
         return trace
+
+    def _pilot(self, task: Task) -> float:
+        """Play one replay of the pilot, and keep the constant that it found."""
+        constant = self._material.pilot(task)
+        self._parts.keep(task.part, {"constant": constant})
+        return constant
+
+    def _constant(self, task: Task) -> float:
+        values = self._parts.values(task.part)
+        return self._pilot(task) if values is None else float(values["constant"])
 
     def _finish_agents(self) -> None:
         """Play what is left agent by agent, and summarise each when its last replay is done."""
-        left = self._left(REPLAY) + self._left(ONLINE)
+        left = self._left(REPLAY, *LATE)
         tasks, open_tasks = [], {}
         for index in range(len(self._material.settings.agents)):
             if self._has(Task(AGENT, index)):
@@ -155,7 +170,10 @@ class Sweep:
         lock = threading.Lock()
 
         def job(task: Task) -> None:
-            if task.kind != AGENT:
+            if task.kind == SUBSAMPLE:
+                with suppress(HorizonError):  # there is no number then, and the others stand
+                    self._play(task)
+            elif task.kind != AGENT:
                 self._play(task)
             with lock:
                 open_tasks[task.agent] -= 1
@@ -171,18 +189,62 @@ class Sweep:
         part = self._parts.load(task.part)
         if part is None:
             return self._play(task).cut(self._rounds)
-        kept = {name: value for name, value in part.values.items() if name != "rounds"}
+        kept = {name: part.values[name] for name in KEPT}
         columns: dict[str, Any] = part.columns
         return Trace(**kept, **columns).cut(self._rounds)
+
+    def _online_rounds(self, index: int) -> int:
+        """The rounds of an agent's on-line runs: of doubly robust replay, whose value is of all the rounds of each
+        history, as many as the histories have on average."""
+        settings = self._material.settings
+        if settings.method != "doubly-robust" or settings.horizon is not None:
+            return self._rounds
+        tasks = [Task(REPLAY, index, seed) for seed in self._seeds[REPLAY]]
+        found = [(task, self._parts.values(task.part)) for task in tasks]
+        lengths = [self._play(task).length if values is None else values["length"] for task, values in found]
+        return round(float(np.mean(lengths)))
 
     def _online(self, index: int) -> list[float]:
         """The average reward of each on-line run of an agent."""
         rewards = []
-        for seed in self._online_seeds:
+        for seed in self._seeds[ONLINE]:
             task = Task(ONLINE, index, seed)
             values = self._parts.values(task.part)
             rewards.append(float(self._play(task).reward.mean() if values is None else values["average_reward"]))
         return rewards
+
+    def _subsampled(self, index: int) -> float | None:
+        """The standard error over logs of an agent's value, from its replays on sub-samples; None where these are not
+        asked for, or some sub-sample has no rounds."""
+        uncertainty = self._material.settings.uncertainty
+        if uncertainty is None or not uncertainty.subsamples:
+            return None
+        try:
+            values = self._subsample_values(index)
+        except HorizonError:
+            return None
+        clusters = len(np.unique(self._cluster[self._material.ground.rows]))
+        return std_error_subsampled(values.reshape(-1, EACH), clusters, uncertainty.share)
+
+    def _subsample_values(self, index: int) -> NDArray[np.float64]:
+        """The value of each replay on a sub-sample, over as many rounds as all of them have, at most those of the log.
+
+        A part that is gone or damaged is played again.
+        """
+        tasks = [Task(SUBSAMPLE, index, seed) for seed in self._seeds[SUBSAMPLE]]
+        found = [(task, self._parts.values(task.part)) for task in tasks]
+        lengths = [len(self._play(task).reward) if values is None else values["rounds"] for task, values in found]
+        rounds = min(self._rounds, *lengths)
+        return np.array([self._subsample_value(task, rounds) for task in tasks])
+
+    def _subsample_value(self, task: Task, rounds: int) -> float:
+        part = self._parts.load(task.part)
+        if part is None:
+            trace = self._play(task)
+            value, rewards = trace.value, trace.reward
+        else:
+            value, rewards = part.values["value"], part.columns["reward"]
+        return float(rewards[:rounds].mean() if value is None else value[0])
 
     def _finished(self, index: int) -> dict[str, Any]:
         part = self._parts.load(Task(AGENT, index).part)
@@ -192,17 +254,18 @@ class Sweep:
         """The numbers of an agent from its replays, which are then dropped."""
         settings = self._material.settings
         agent = settings.agents[index]
-        traces = [self._trace(index, seed) for seed in self._seeds]
-        summary = summarise(agent.name, traces, self._cluster)
+        traces = [self._trace(index, seed) for seed in self._seeds[REPLAY]]
+        summary = summarise(agent.name, traces, self._cluster, replicates=settings.method == "bootstrapped")
         lines = [curves(trace) for trace in traces]
         table = settings_of(agent)
         values = {
             "agent": {
                 **summary_json(summary),
+                "std_error_log_subsampled": self._subsampled(index),
                 "settings": table,
-                "truth": _beside(summary, self._online(index)),
+                "truth": beside_truth(summary, self._online(index)),
                 "curves": mean_curves(lines),
-                "parts": parts_of(traces, self._group),
+                **({"parts": parts_of(traces, self._group)} if traces[0].value is None else {}),
             },
             "runs": [
                 {**_run_row(settings, agent.name, trace), "configuration": table, "curves": line}
@@ -211,23 +274,13 @@ class Sweep:
         }
         text = np.frombuffer(json.dumps(values).encode(), np.uint8)
         self._parts.keep(Task(AGENT, index).part, {"rounds": self._rounds}, {"json": text})
-        done = [*(Task(REPLAY, index, seed) for seed in self._seeds)]
-        done += [Task(ONLINE, index, seed) for seed in self._online_seeds]
+        done = [Task(kind, index, seed) for kind in (REPLAY, *LATE) for seed in self._seeds[kind]]
         self._parts.drop(*(task.part for task in done))
         return dict(json.loads(text.tobytes()))
 
 
-def _beside(summary: Summary, online: Sequence[float]) -> dict[str, Any] | None:
-    """The true value with its own standard error, and whether the interval of the estimate holds it."""
-    if not online:
-        return None
-    value = float(np.mean(online))
-    return {
-        "value": value,
-        "std_error": float(np.std(online, ddof=1) / np.sqrt(len(online))),
-        "seeds": len(online),
-        "covered": bool(summary.low <= value <= summary.high),
-    }
+def _kept_of(trace: Trace) -> dict[str, Any]:
+    return {"rounds": len(trace.reward), **{name: getattr(trace, name) for name in KEPT}}
 
 
 def _run_row(settings: Experiment, agent: str, trace: Trace) -> dict[str, Any]:
@@ -238,7 +291,7 @@ def _run_row(settings: Experiment, agent: str, trace: Trace) -> dict[str, Any]:
         "seed": trace.seed,
         "result": {
             "rounds": len(trace.reward),
-            "average_reward": float(trace.reward.mean()),
+            "average_reward": float(trace.reward.mean()) if trace.value is None else trace.value[0],
             "model_calls": int(trace.call.sum()),
             "acceptance": trace.acceptance,
         },

@@ -10,6 +10,7 @@ from counterplay.reports.findings import quoted
 from counterplay.reports.grid import Cell, Column, Grid, Ruler, Strip, missing, ruler
 from counterplay.reports.highlights import highlights
 from counterplay.reports.numbers import Scale, decimal, percent, significant, whole
+from counterplay.reports.replays import extras
 from counterplay.reports.results import Result, Row, agents_of, hybrids, kind_of, scale
 from counterplay.reports.timing import Timing
 
@@ -35,7 +36,7 @@ def agents_grid(result: Result) -> Grid:
     """Every agent, the best first."""
     ranked, unit = agents_of(result), scale(result)
     measure = _agents_ruler(ranked)
-    logged = any(agent["acceptance"] is not None for agent in ranked)
+    further = extras(result, unit)
     known = any(agent["truth"] is not None for agent in ranked)
     keys = {one.agent: one for one in highlights(result)}
     rows = []
@@ -52,10 +53,10 @@ def agents_grid(result: Result) -> Grid:
             *_reward_cells(agent, unit),
             *_call_cells(agent),
             *(_truth_cells(agent, unit) if known else ()),
-            *(_acceptance_cells(agent) if logged else ()),
+            *(extra.cell(agent) for extra in further),
         ]
         rows.append(tuple(cells))
-    columns = _agent_columns(measure, unit, logged, known)
+    columns = (*_agent_columns(measure, unit, known), *(extra.column for extra in further))
     return Grid(caption="What each agent earned, the best first", columns=columns, rows=tuple(rows))
 
 
@@ -97,7 +98,7 @@ def _common_columns(measure: Ruler, unit: Scale) -> list[Column]:
     ]
 
 
-def _agent_columns(measure: Ruler, unit: Scale, logged: bool, known: bool) -> tuple[Column, ...]:
+def _agent_columns(measure: Ruler, unit: Scale, known: bool) -> tuple[Column, ...]:
     columns = _common_columns(measure, unit)
     if known:
         columns += [
@@ -108,18 +109,6 @@ def _agent_columns(measure: Ruler, unit: Scale, logged: bool, known: bool) -> tu
                 rank=1,
             ),
             Column(name="held", about="Whether the interval holds the exact value.", numeric=False, rank=1),
-        ]
-    if logged:
-        columns += [
-            Column(
-                name="accepted",
-                about="Logged decisions that the agent could use, mean over seeds. Hold the pointer over a number for "
-                "how many were read.",
-            ),
-            Column(
-                name="violations",
-                about="Decisions with c pi/mu above 1, whose acceptance was cut: above 0 the replay is biased.",
-            ),
         ]
     return tuple(columns)
 
@@ -178,24 +167,6 @@ def held(covered: bool | None) -> Cell:
     if covered is None:
         return missing("there is no interval, or no exact value")
     return Cell(text="yes" if covered else "no", tone="held" if covered else "missed")
-
-
-def _acceptance_cells(agent: Row) -> list[Cell]:
-    acceptance = agent["acceptance"]
-    if acceptance is None:
-        return [missing("exact replay accepts everything") for _ in range(2)]
-    bad = acceptance["violations"] > 0
-    return [
-        Cell(
-            text=whole(acceptance["accepted"]),
-            note=f"of {whole(acceptance['read'])} read; expected {whole(acceptance['expected'])}",
-        ),
-        Cell(
-            text=whole(acceptance["violations"]) if acceptance["violations"] >= 0.5 or not bad else "< 1",
-            tone="missed" if bad else "",
-            note=f"cut probability in all: {significant(acceptance['excess'])}" if bad else "",
-        ),
-    ]
 
 
 def rivals_grid(result: Result) -> Grid | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from counterplay.reports.results import REPLAY, Result, estimators_of
+from counterplay.reports.results import Result, estimators_of, replay_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +37,14 @@ class Coverage:
 
 
 def points(result: Result) -> list[Point]:
-    """Every estimate that has an exact value beside it: rejection replay first, then the estimators."""
+    """Every estimate that has an exact value beside it: those of replay first, then the estimators."""
     replayed = [
-        _point(agent["agent"], REPLAY, agent["average_reward"], agent, agent["truth"]["value"], agent["truth"])
+        _point(agent["agent"], replay_name(result), agent["average_reward"], agent, agent["truth"])
         for agent in result["agents"]
         if agent["truth"] is not None and agent["low"] is not None
     ]
     estimated = [
-        _point(row["policy"], row["estimator"], row["value"], row, row["truth"], row)
+        _point(row["policy"], row["estimator"], row["value"], row, {"value": row["truth"], "covered": row["covered"]})
         for name in estimators_of(result)
         for row in result["estimates"]
         if row["estimator"] == name and row["truth"] is not None and None not in (row["value"], row["low"])
@@ -52,17 +52,16 @@ def points(result: Result) -> list[Point]:
     return replayed + estimated
 
 
-def _point(policy: str, estimator: str, value: float, interval: Any, truth: float, beside: Any) -> Point:
-    error = beside["std_error"] if estimator == REPLAY else 0.0
+def _point(policy: str, estimator: str, value: float, interval: Any, truth: Any) -> Point:
     return Point(
         policy=policy,
         estimator=estimator,
         value=value,
         low=interval["low"],
         high=interval["high"],
-        truth=truth,
-        truth_error=error or 0.0,
-        covered=bool(beside["covered"]),
+        truth=truth["value"],
+        truth_error=truth.get("std_error") or 0.0,
+        covered=bool(truth["covered"]),
     )
 
 

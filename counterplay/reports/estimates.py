@@ -10,12 +10,12 @@ from counterplay.reports.coverage import coverage, points
 from counterplay.reports.grid import Cell, Column, Grid, Ruler, Strip, missing, ruler
 from counterplay.reports.numbers import Scale, decimal, percent, probability, whole
 from counterplay.reports.results import (
-    REPLAY,
     Result,
     Row,
     estimator_about,
     estimator_name,
     estimators_of,
+    replay_name,
     scale,
 )
 
@@ -24,7 +24,7 @@ NO_WEIGHTS = "this estimator uses no weights"
 
 def colours(result: Result) -> dict[str, str]:
     """The colour of each estimator, the same in every figure and table."""
-    names = [REPLAY, *(name for name in estimators_of(result) if name != REPLAY)]
+    names = dict.fromkeys([replay_name(result), *estimators_of(result)])
     return {name: f"s{1 + i % 8}" for i, name in enumerate(names)}
 
 
@@ -145,7 +145,7 @@ def coverage_grid(result: Result) -> Grid | None:
     rows = tuple(
         (
             Cell(
-                text=one.estimator if one.estimator == REPLAY else estimator_name(one.estimator),
+                text=estimator_name(one.estimator),
                 said=estimator_about(one.estimator),
             ),
             Cell(text=str(one.count)),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from counterplay.reports.highlights import Highlight, highlights
 from counterplay.reports.numbers import decimal, whole
-from counterplay.reports.results import Result, Row, hybrids, scale
+from counterplay.reports.results import Result, Row, hybrids, method_of, scale
 from counterplay.reports.svg import colour, inline, styled
 
 if TYPE_CHECKING:
@@ -60,18 +60,31 @@ def pictures_over_time(result: Result, prefix: str) -> list[Picture]:
     reward = _Quantity(
         curve="average_reward",
         title="Average reward so far",
-        about="Everything earned up to a round, divided by the rounds; mean over seeds.",
+        about="Everything earned up to a round, divided by the rounds; mean over seeds." + _beside_value(result),
         form=scale(result).value,
     )
     found = [_picture(result["agents"], highlights(result), reward, f"{prefix}-reward")]
     mixed = hybrids(result)
     if mixed:
         chosen = _coloured(result)
+        if all("alone" in agent["curves"] for agent in mixed):
+            alone = replace(reward, curve="alone", title=_ALONE, about=_ABOUT_ALONE)
+            found.append(_picture(mixed, chosen, alone, f"{prefix}-alone"))
         found.append(_picture(mixed, chosen, _CALLS, f"{prefix}-calls"))
         found.append(_picture(mixed, chosen, _P_BANDIT, f"{prefix}-bandit"))
     return found
 
 
+def _beside_value(result: Result) -> str:
+    if method_of(result) != "doubly-robust":
+        return ""
+    return " Of the accepted rounds alone: the table has the estimates from all decisions."
+
+
+_ALONE = "What the bandit's choices would have earned so far, in hybrids"
+_ABOUT_ALONE = (
+    "The average over all rounds of what the bandit of a hybrid would have earned, whoever acted; mean over seeds."
+)
 _CALLS = _Quantity(
     curve="model_calls",
     title="Model calls so far, of hybrids",

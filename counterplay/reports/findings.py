@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from counterplay.reports.advice import advice, left_out
 from counterplay.reports.contrast import Rival, not_apart_from_best, rivals
-from counterplay.reports.coverage import Coverage, coverage, points
+from counterplay.reports.coverage import coverage, points
 from counterplay.reports.numbers import listed, percent, whole
 from counterplay.reports.results import (
-    REPLAY,
     Result,
     Row,
     agents_of,
@@ -47,7 +46,7 @@ def _worth(result: Result, agent: Row) -> str:
 
 def _winner(result: Result) -> str:
     best, *rest = agents_of(result)
-    how = "was estimated to earn" if method_of(result) == "rejection" else "earned"
+    how = "earned" if method_of(result) == "exact" else "was estimated to earn"
     said = f"{quoted(best['agent'])} {how} the most: {_worth(result, best)} a decision"
     if not rest:
         return f"{said}. It was the only agent."
@@ -136,17 +135,13 @@ def _covered(result: Result) -> list[str]:
     if not found:
         return []
     held, count = sum(one.held for one in found), sum(one.count for one in found)
-    parts = ", ".join(f"{_shown(one)} {one.held} of {one.count}" for one in found)
+    parts = ", ".join(f"{estimator_name(one.estimator)} {one.held} of {one.count}" for one in found)
     said = f"{held} of {count} intervals from the logged data held the exact value ({parts})."
     excusable = sum(one.excusable for one in found)
     if excusable:
         misses = f"{excusable} of the {count - held} misses lie" if excusable > 1 else "One of the misses lies"
         said += f" {misses} within the error of the exact value itself, which is a mean over runs on line."
     return [f"{said} All estimates come from one log, so they tend to hold or miss together."]
-
-
-def _shown(one: Coverage) -> str:
-    return one.estimator if one.estimator == REPLAY else estimator_name(one.estimator)
 
 
 def _gates(result: Result) -> list[str]:

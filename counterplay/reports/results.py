@@ -13,7 +13,15 @@ Result = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 NEEDED = ("experiment", "name", "definition", "log", "outputs_hash", "agents", "estimates", "comparisons")
-REPLAY = "rejection replay"
+REPLAYS = {
+    "exact": "exact replay",
+    "rejection": "rejection replay",
+    "doubly-robust": "doubly robust replay",
+    "bootstrapped": "bootstrapped replay",
+    "queues": "replay from queues",
+    "per-state": "per-state replay",
+}
+"""What each method of replay is called."""
 
 
 def checked(results: Sequence[Result]) -> list[Result]:
@@ -73,8 +81,13 @@ def hybrids(result: Result) -> list[Row]:
 
 
 def method_of(result: Result) -> str:
-    """exact, rejection or none."""
+    """A method of replay, or none."""
     return str(result["definition"].get("method", "none"))
+
+
+def replay_name(result: Result) -> str:
+    """What people call the method of replay."""
+    return REPLAYS.get(method_of(result), "replay")
 
 
 def scale(result: Result) -> Scale:
@@ -112,7 +125,12 @@ _ESTIMATORS = {
     "cressie_read": "IPS, corrected by how far the mean weight is off 1",
     "replay": "the mean reward of the decisions in which policy and log agree",
     "on_policy": "the mean reward of the log itself",
-    REPLAY: "the agent meets the log, a decision is kept with probability c pi/mu, and it learns from those kept",
+    REPLAYS["rejection"]: "the agent meets the log, a decision is kept with probability c pi/mu, and it learns from "
+    "those kept",
+    REPLAYS["doubly-robust"]: "rejection replay, in which every decision adds what it says of the agent's value",
+    REPLAYS["bootstrapped"]: "rejection replay of decisions drawn with replacement, as often as there are actions",
+    REPLAYS["queues"]: "the agent's action takes the next reward logged in that context",
+    REPLAYS["per-state"]: "rejection among the decisions logged in one context",
 }
 
 

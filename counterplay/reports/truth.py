@@ -9,7 +9,7 @@ from counterplay.reports.coverage import Point, points
 from counterplay.reports.estimates import colours
 from counterplay.reports.figures import STEPS, Entry, Picture
 from counterplay.reports.numbers import Scale
-from counterplay.reports.results import REPLAY, Result, estimator_name, scale
+from counterplay.reports.results import Result, estimator_name, scale
 from counterplay.reports.svg import colour, inline, styled
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _entry(name: str, found: Sequence[Point], i: int, tone: str) -> Entry:
     group = [point for point in found if point.estimator == name]
     return Entry(
         key="",
-        name=name if name == REPLAY else estimator_name(name),
+        name=estimator_name(name),
         value=f"{sum(point.covered for point in group)} of {len(group)} held",
         colour=tone,
         marker=SIGNS[i % 8],
@@ -83,7 +83,7 @@ def _entry(name: str, found: Sequence[Point], i: int, tone: str) -> Entry:
 
 
 def _tip(point: Point, unit: Scale) -> str:
-    name = point.estimator if point.estimator == REPLAY else estimator_name(point.estimator)
+    name = estimator_name(point.estimator)
     interval = unit.interval(point.low, point.high)
     return f"{point.policy}, {name}: {unit.value(point.value)} {interval}, exact {unit.value(point.truth)}"
 

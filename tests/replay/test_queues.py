@@ -19,7 +19,8 @@ from counterplay.replay.agents import Bandit, Hybrid, LinTS, LinUCB, Uniform
 from counterplay.replay.plain import Decision
 from counterplay.replay.players import player_of
 from counterplay.replay.prepared import PreparedLog
-from counterplay.replay.queues import _pop, _reject, _run, _States, replay_per_state, replay_queues
+from counterplay.replay.queue_runs import States, _pop, _reject, _run
+from counterplay.replay.queues import replay_per_state, replay_queues
 from counterplay.replay.selectors import LogBarrier
 from tests.replay.worlds import world
 
@@ -106,7 +107,7 @@ def histories(
     found: dict[tuple[tuple[int, int, float], ...], float] = defaultdict(float)
     for chance, rows in every_log(length, mu, contexts):
         prepared, agent = tiny(rows, mu), Recording(daring)
-        states = _States(prepared.log)
+        states = States(prepared.log)
         for seed in seeds:
             player = player_of(prepared, agent, seed, np.arange(length), 1)
             _run(prepared, states, player, draw, seed, None)
@@ -120,7 +121,7 @@ def test_over_every_log_a_reward_has_its_law_given_the_history_and_that_the_run_
     draw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two contexts, two actions, four decisions; an agent that never plays at random: all is enumerated.
-    monkeypatch.setattr("counterplay.replay.queues.FEWEST", 0.0)
+    monkeypatch.setattr("counterplay.replay.queue_runs.FEWEST", 0.0)
     mu = np.array([[0.5, 0.5], [0.25, 0.75]])
     found = histories(draw, 1.0, mu, 2, 4, range(2))
     checked = 0
@@ -140,7 +141,7 @@ def test_over_every_uniform_queue_rejection_takes_each_action_with_the_agents_la
     most = max(pi) / 0.5
     taken = np.zeros(2)
     for actions in itertools.product((0, 1), repeat=3):
-        states = _States(tiny([(0, a, 0.0) for a in actions], np.array([[0.5, 0.5]])).log)
+        states = States(tiny([(0, a, 0.0) for a in actions], np.array([[0.5, 0.5]])).log)
         ratios = [pi[a] / (most * 0.5) for a in actions]
         for accepts in itertools.product((True, False), repeat=3):
             chance = math.prod(q if yes else 1 - q for q, yes in zip(ratios, accepts, strict=True))
@@ -201,7 +202,7 @@ def test_survival_falls_and_the_value_is_of_rounds_that_every_run_reached(method
 
 def test_queues_use_every_reward_once() -> None:
     prepared = repeating(60, 4, np.full((2, 2), 0.5))
-    states = _States(prepared.log)
+    states = States(prepared.log)
     used: Counter[int] = Counter()
 
     def popping(*given: Any) -> int | None:
@@ -210,8 +211,11 @@ def test_queues_use_every_reward_once() -> None:
             used[item] += 1
         return item
 
-    rewards, _ = _run(prepared, states, player_of(prepared, Uniform(), 2, np.arange(60), 4), popping, 2, None)
-    assert len(rewards) == len(used) > 20
+    trace, _ = _run(prepared, states, player_of(prepared, Uniform(), 2, np.arange(60), 4), popping, 2, None)
+    assert len(trace.reward) == len(used) > 20
+    assert set(trace.decision.tolist()) == set(used)
+    assert (trace.reward == prepared.log.reward[trace.decision]).all()
+    assert (trace.action == prepared.log.action[trace.decision]).all()
     assert max(used.values()) == 1
 
 

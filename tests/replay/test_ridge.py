@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from counterplay.replay.kernels.draws import key_of
+from counterplay.replay.kernels.linear import optimistic_plays
 from counterplay.replay.kernels.ridge import (
     best_optimistic,
     best_optimistic_shared,
     best_sampled,
     best_scored,
     draw_shared,
-    is_optimistic,
     is_sampled,
     joint,
     learn_ridge,
@@ -52,6 +52,18 @@ def _learned(rng: np.random.Generator, count: int, size: int, updates: int) -> M
     for _ in range(updates):
         _learn(models, int(rng.integers(count)), rng.standard_normal(size), float(rng.random()))
     return models
+
+
+def _is_optimistic(
+    x: NDArray[Any], arms: NDArray[np.int32], logged: int, theta: Floats, covariance: Floats, amount: float
+) -> bool:
+    """Whether ``logged`` is what an optimistic model plays in the only decision of a log."""
+    first, chance = np.zeros(1, np.int64), np.zeros(1)
+    optimistic_plays(
+        x[None], first.astype(np.int32), arms[None], first, np.array([logged], np.int32), theta, covariance, amount,
+        np.empty(len(x)), np.empty(len(arms)), chance,
+    )  # fmt: skip
+    return bool(chance[0] == 1.0)
 
 
 def _arms(*actions: int, padding: int = 0) -> NDArray[np.int32]:
@@ -146,7 +158,7 @@ def test_the_question_whether_an_action_is_best_has_the_answer_of_finding_the_be
         optimistic = best_optimistic(x, arms, theta, covariance, amount)
         sampled = best_sampled(x, arms, theta, covariance, amount, key)
         for logged in arms[arms >= 0]:
-            assert is_optimistic(x, arms, logged, theta, covariance, amount) == (optimistic == logged)
+            assert _is_optimistic(x, arms, logged, theta, covariance, amount) == (optimistic == logged)
             assert is_sampled(x, arms, logged, theta, covariance, amount, key) == (sampled == logged)
             asked += 1
     assert asked > 1500
@@ -274,7 +286,7 @@ def _told() -> dict[str, list[Any]]:
         theta, covariance, key = models.theta, models.covariance, key_of(number / 1000.0)
         actions.append(int(best_optimistic(x, arms, theta, covariance, amount)))
         actions.append(int(best_sampled(x, arms, theta, covariance, amount, key)))
-        actions.append(int(is_optimistic(x, arms, arms[0], theta, covariance, amount)))
+        actions.append(int(_is_optimistic(x, arms, arms[0], theta, covariance, amount)))
         actions.append(int(is_sampled(x, arms, arms[0], theta, covariance, amount, key)))
         numbers.extend((width(x, covariance[0]), float(theta.sum())))
         d = min(3, len(x))

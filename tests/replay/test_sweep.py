@@ -28,6 +28,7 @@ from counterplay.replay import replay_exact, replay_rejection, run_experiment, s
 from counterplay.replay.evidence import with_outcomes
 from counterplay.replay.experiment import experiment_from
 from counterplay.replay.parts import Parts
+from counterplay.replay.playing import Played
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.summary import GROUPS, Trace, groups_of, summarise, trace_of
 from counterplay.replay.tasks import Material, Task
@@ -328,6 +329,8 @@ def test_a_part_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
 def test_a_full_disk_is_named_and_nothing_is_lost(
     desk: Path, undisturbed: Callable[[dict[str, Any]], str], monkeypatch: pytest.MonkeyPatch, played: list[Task]
 ) -> None:
+    expected = undisturbed(settings())
+    played.clear()
     moves, move = [0], os.replace
 
     def full(source: Any, target: Any) -> None:
@@ -343,7 +346,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(
     assert read_experiments(desk) == []
     assert len(kept(desk)) == 7
     count = len(played)
-    assert written(run_experiment(settings(), workspace=desk)) == undisturbed(settings())
+    assert written(run_experiment(settings(), workspace=desk)) == expected
     assert len(played) == REPLAYS + count - 7
 
 
@@ -395,8 +398,8 @@ def test_no_more_replays_are_in_memory_than_are_being_played(
     alive: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
     most = [0]
 
-    def watched(replay: Any, seconds: float) -> Any:
-        trace = trace_of(replay, seconds)
+    def watched(played: Any, seconds: float) -> Any:
+        trace = trace_of(played, seconds)
         alive[id(trace)] = trace
         most[0] = max(most[0], len(alive))
         return trace
@@ -475,7 +478,7 @@ def test_a_replay_that_meets_a_decision_twice_counts_it_twice(desk: Path) -> Non
     with open_workspace(desk, read_only=True) as workspace:
         prepared = PreparedLog(read_log(workspace, "logged"), {})
     replay = replay_rejection(prepared, experiment_from(settings()).agents[0])
-    trace = trace_of(replay, 0.0)
+    trace = trace_of(Played(history=replay), 0.0)
     doubled = trace.__class__(**{**vars(trace), "decision": np.zeros_like(trace.decision)})
     summary = summarise("a", [doubled], np.arange(DECISIONS))
     assert summary.std_error == pytest.approx(0, abs=1e-12)
@@ -490,7 +493,8 @@ def test_decisions_of_one_cluster_that_say_the_same_say_it_once(seeds: int) -> N
         zeros = np.zeros(len(decision))
         return Trace(
             seed=seed, decision=decision.astype(np.int32), reward=reward, p_bandit=zeros.astype(np.float32),
-            call=zeros.astype(bool), acceptance=None, prior_calls=0, seconds=0.0,
+            call=zeros.astype(bool), alone=zeros[:0], length=len(zeros), acceptance=None, value=None,
+            unsupported=None, prior_calls=0, seconds=0.0,
         )  # fmt: skip
 
     once = summarise("a", [trace(s, 1) for s in range(seeds)], np.arange(50))

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from counterplay.replay.kernels.bilinear import (
     allowed_count,
     best_candidate,
-    best_of_all,
     dot,
     explored_probability,
     gather,
     learn,
+    multiply,
 )
-from counterplay.replay.kernels.compiled import compiled
+from counterplay.replay.kernels.compiled import borrowing, compiled
 from counterplay.replay.kernels.draws import key_of
 from counterplay.replay.kernels.exploring import (
     drawn_place,
@@ -28,7 +28,7 @@ from counterplay.replay.kernels.exploring import (
     values_of,
 )
 from counterplay.replay.kernels.laplace import draw_weights, learn_laplace
-from counterplay.replay.kernels.linear import deviation, learn_linear, play_ridge, predict_linear, ridge_plays
+from counterplay.replay.kernels.linear import deviation, learn_linear, logged_plays, play_ridge, predict_linear
 from counterplay.replay.kernels.records import (
     BILINEAR,
     GREEDY_MIX,
@@ -43,6 +43,7 @@ from counterplay.replay.kernels.records import (
     Tape,
 )
 from counterplay.replay.kernels.ridge import draw_shared
+from counterplay.replay.kernels.tiles import best_actions
 from counterplay.replay.kernels.work import Work, allowed_arms, work_for
 
 ASK = -2
@@ -53,7 +54,7 @@ SPANNER_FACTOR = 2.0
 """C of the spanners that SpannerIGW draws from."""
 
 
-@compiled
+@borrowing
 def begin_batch(bandit: BanditSettings, state: State, amount: float, luck: float, work: Work) -> None:
     """Draw the model that this batch plays with, where the bandit explores by its posterior."""
     if bandit.exploring == THOMPSON:
@@ -63,16 +64,16 @@ def begin_batch(bandit: BanditSettings, state: State, amount: float, luck: float
             draw_shared(state.theta[0], state.covariance[0], amount, key_of(luck), work.theta)
 
 
-@compiled
+@borrowing
 def project(tape: Tape, bandit: BanditSettings, state: State, rounds: NDArray[np.int64], work: Work) -> None:
     """The contexts of some decisions times the weights that the bandit plays with."""
     size = rounds.shape[0]
     gather(tape, rounds, work.rows)
     weights = work.drawn if bandit.exploring == THOMPSON else state.weights
-    np.dot(work.rows[:size], weights, work.projected[:size])
+    multiply(work.rows[:size], weights, work.projected[:size])
 
 
-@compiled
+@borrowing
 def predict_rewards(tape: Tape, bandit: BanditSettings, state: State, decision: int, r: int, work: Work) -> int:
     """The predicted rewards of the allowed actions of the decision in row ``r`` of the block, into ``work.values``; how
     many they are."""
@@ -86,12 +87,12 @@ def predict_rewards(tape: Tape, bandit: BanditSettings, state: State, decision: 
             for s in range(count):
                 scores[s] = dot(projected, actions[arms[s]])
         else:
-            np.dot(actions, projected, scores)
+            multiply(actions, projected, scores)
         values_of(scores[:count], bias, bandit.logistic, work.values[:count])
     return count
 
 
-@compiled
+@borrowing
 def probabilities(
     tape: Tape, bandit: BanditSettings, state: State, amount: float, luck: float, decision: int, r: int, work: Work
 ) -> int:
@@ -130,43 +131,52 @@ def probabilities(
     return count
 
 
-@compiled
+@borrowing
 def greedy_action(tape: Tape, decision: int, r: int, work: Work) -> int:
     """The action with the highest score of the decision in row ``r`` of the block."""
     if tape.candidates.shape[1] > 0:
         return best_candidate(tape, decision, work.projected[r])
-    scores = work.scores[r : r + 1]
-    np.dot(work.projected[r : r + 1], tape.actions.T, scores)
-    return best_of_all(scores, 0)
+    pick(work.projected, r, work.picked, 0)
+    best_actions(work.tiles, tape.actions.shape[0], work.picked, 1, work.scores, work.top, work.first)
+    return int(work.first[0])
 
 
-@compiled
-def chance_of(
-    tape: Tape, bandit: BanditSettings, state: State, amount: float, luck: float, decision: int, action: int, r: int,
+@borrowing
+def logged_chances(
+    tape: Tape,
+    bandit: BanditSettings,
+    state: State,
+    amount: float,
+    draws: NDArray[np.float64],
+    rounds: NDArray[np.int64],
     work: Work,
-) -> float:  # fmt: skip
-    """The probability that the bandit plays ``action`` in the decision in row ``r`` of the block.
-
-    For greedy mixtures ``work.greedy`` must have been filled (`score_block`).
-    """
+) -> int:
+    """The probability that the bandit plays what was logged in each of a block of decisions, into ``work.chance``; for
+    so many of them as it gives. `score_block` must have been there. ``draws`` `(n,)`: its luck in each decision."""
     if bandit.form == RIDGE:
-        return 1.0 if ridge_plays(tape, bandit, state, amount, luck, decision, action, work) else 0.0
-    if bandit.exploring == THOMPSON:
-        return 1.0 if work.greedy[r] == action else 0.0
-    if bandit.exploring == GREEDY_MIX:
-        candidates, actions = tape.candidates, tape.actions.shape[0]
-        share = amount * explored_probability(candidates, actions, bandit.explore, decision, action)
-        return share + (1.0 - amount if work.greedy[r] == action else 0.0)
-    count = probabilities(tape, bandit, state, amount, luck, decision, r, work)
-    if tape.candidates.shape[1] == 0:
-        return float(work.p[action])
-    for s in range(count):
-        if tape.candidates[decision, s] == action:
-            return float(work.p[s])
-    return 0.0
+        return logged_plays(tape, bandit, state, amount, draws, rounds, work)
+    logged, candidates, actions, explore = tape.action, tape.candidates, tape.actions.shape[0], bandit.explore
+    greedy, chance, p, every = work.greedy, work.chance, work.p, work.arms
+    mixes, sampled = bandit.exploring == GREEDY_MIX, bandit.exploring == THOMPSON
+    for r in range(rounds.shape[0]):
+        decision = rounds[r]
+        action = logged[decision]
+        if mixes or sampled:
+            share = 0.0 if sampled else amount
+            chance[r] = 1.0 - share if greedy[r] == action else 0.0
+            if mixes:
+                chance[r] += share * explored_probability(candidates, actions, explore, decision, action)
+        else:
+            count = probabilities(tape, bandit, state, amount, draws[decision], decision, r, work)
+            arms = allowed_arms(candidates, every, decision)
+            chance[r] = 0.0
+            for s in range(count):
+                if arms[s] == action:
+                    chance[r] = p[s]
+    return int(rounds.shape[0])
 
 
-@compiled
+@borrowing
 def score_block(
     tape: Tape, bandit: BanditSettings, state: State, rounds: NDArray[np.int64], uncertain: bool, work: Work
 ) -> None:
@@ -179,15 +189,15 @@ def score_block(
                 for r in range(size):
                     work.greedy[r] = best_candidate(tape, rounds[r], work.projected[r])
             else:
-                np.dot(work.projected[:size], tape.actions.T, work.scores[:size])
                 for r in range(size):
-                    work.greedy[r] = best_of_all(work.scores, r)
+                    pick(work.projected, r, work.picked, r)
+                best_actions(work.tiles, tape.actions.shape[0], work.picked, size, work.scores, work.top, work.greedy)
     if uncertain:
         for r in range(size):
             weigh(tape, bandit, state, rounds[r], r, work)
 
 
-@compiled
+@borrowing
 def weigh(tape: Tape, bandit: BanditSettings, state: State, decision: int, r: int, work: Work) -> None:
     """What the bandit expects of its best action in [0, 1], and how unsure it is of it: the posterior's standard
     deviation of a ridge model, else 1 minus the lead over the second best; both cut to [0, 1]."""
@@ -207,7 +217,7 @@ def weigh(tape: Tape, bandit: BanditSettings, state: State, decision: int, r: in
     work.best[r] = min(1.0, max(0.0, first))
 
 
-@compiled
+@borrowing
 def play_block(
     tape: Tape,
     luck: Luck,
@@ -220,7 +230,7 @@ def play_block(
 ) -> None:
     """Replace each ASK in ``played`` by what the bandit plays; projections must be there."""
     if bandit.form == BILINEAR and (bandit.exploring == GREEDY_MIX or bandit.exploring == THOMPSON):
-        play_greedily(tape, rounds, played, work.projected[: rounds.shape[0]], work.picked, work.scores)
+        play_greedily(tape, rounds, played, work)
         return
     luck_explore, luck_action = luck.explore, luck.action
     for r in range(rounds.shape[0]):
@@ -235,38 +245,35 @@ def play_block(
             played[r] = allowed_arms(tape.candidates, work.arms, decision)[place]
 
 
-@compiled
-def play_greedily(
-    tape: Tape,
-    rounds: NDArray[np.int64],
-    played: NDArray[np.int32],
-    projected: NDArray[np.float32],
-    picked: NDArray[np.float32],
-    scores: NDArray[np.float32],
-) -> None:
+@borrowing
+def play_greedily(tape: Tape, rounds: NDArray[np.int64], played: NDArray[np.int32], work: Work) -> None:
     """Replace each ASK in ``played`` by the action with the highest score."""
     if tape.candidates.shape[1] > 0:
         for r in range(played.shape[0]):
             if played[r] == ASK:
-                played[r] = best_candidate(tape, rounds[r], projected[r])
+                played[r] = best_candidate(tape, rounds[r], work.projected[r])
         return
     count = 0
     for r in range(played.shape[0]):
         if played[r] == ASK:
-            for j in range(picked.shape[1]):
-                picked[count, j] = projected[r, j]
+            pick(work.projected, r, work.picked, count)
             count += 1
-    if count == 0:
-        return
-    np.dot(picked[:count], tape.actions.T, scores[:count])
+    best_actions(work.tiles, tape.actions.shape[0], work.picked, count, work.scores, work.top, work.first)
     count = 0
     for r in range(played.shape[0]):
         if played[r] == ASK:
-            played[r] = best_of_all(scores, count)
+            played[r] = work.first[count]
             count += 1
 
 
-@compiled
+@borrowing
+def pick(projected: NDArray[np.float32], r: int, picked: NDArray[np.float32], place: int) -> None:
+    """Copy row ``r`` of the projections to a place among those that are scored; what is right of it stays 0."""
+    for j in range(projected.shape[1]):
+        picked[place, j] = projected[r, j]
+
+
+@borrowing
 def learn_batch(
     tape: Tape,
     bandit: BanditSettings,
@@ -277,27 +284,31 @@ def learn_batch(
     work: Work,
 ) -> None:
     """One update from a batch; with a bilinear model its rows and projections must be in ``work``."""
-    size = rounds.shape[0]
-    if bandit.form == BILINEAR:
-        if bandit.learner == LAPLACE:
-            vectors = np.empty((size, tape.actions.shape[1]), np.float32)
-            for r in range(size):
-                vectors[r] = tape.actions[played[r]]
-            learn_laplace(
-                work.rows[:size],
-                vectors,
-                rewards,
-                state.weights,
-                state.square,
-                state.bias,
-                bandit.logistic,
-                bandit.bias,
-            )
-            state.counts[0] += 1
-        else:
-            learn(tape, bandit, state, work.rows[:size], work.projected[:size], played, rewards, work.gradient)
-    else:
+    if bandit.form == RIDGE:
         learn_linear(tape, bandit, state, rounds, played, rewards, work)
+    elif bandit.learner == LAPLACE:
+        learn_posterior(tape.actions, bandit.logistic, bandit.bias, state, played, rewards, work.rows)
+    else:
+        learn(tape, bandit, state, played, rewards, work)
+
+
+@compiled
+def learn_posterior(
+    actions: NDArray[np.float32],
+    logistic: bool,
+    bias: bool,
+    state: State,
+    played: NDArray[np.int32],
+    rewards: NDArray[np.float64],
+    rows: NDArray[np.float32],
+) -> None:
+    """One update of a Gaussian posterior of the bilinear model."""
+    size = played.shape[0]
+    vectors = np.empty((size, actions.shape[1]), np.float32)
+    for r in range(size):
+        vectors[r] = actions[played[r]]
+    learn_laplace(rows[:size], vectors, rewards, state.weights, state.square, state.bias, logistic, bias)
+    state.counts[0] += 1
 
 
 @compiled

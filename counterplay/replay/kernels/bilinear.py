@@ -12,8 +12,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.replay.kernels.compiled import compiled, compiled_sums, inlined
+from counterplay.replay.kernels.compiled import borrowing, compiled, compiled_sums, inlined
 from counterplay.replay.kernels.records import ADAGRAD, ADAM, BanditSettings, State, Tape
+from counterplay.replay.kernels.work import Work
 
 _MEAN_DECAY = np.float32(0.9)
 _SQUARE_DECAY = np.float32(0.999)
@@ -27,6 +28,12 @@ def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> np.float32:
     for j in range(left.shape[0]):
         total += left[j] * right[j]
     return total
+
+
+@compiled
+def multiply(left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Write the product of two matrices, or of a matrix and a vector, into ``out``."""
+    np.dot(left, right, out)  # gives its result back too, which a kernel that borrows must not
 
 
 # The inlined functions take arrays, not records: handing a record on would count a reference to each of its arrays.
@@ -51,7 +58,7 @@ def nth_allowed(candidates: NDArray[np.int32], actions: int, decision: int, luck
     return int(action)
 
 
-@compiled
+@borrowing
 def gather(tape: Tape, rounds: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
     """Copy the context features of the decisions ``rounds`` into the first ``rows``."""
     context, contexts = tape.context, tape.contexts
@@ -61,30 +68,7 @@ def gather(tape: Tape, rounds: NDArray[np.int64], rows: NDArray[np.float32]) -> 
             rows[r, j] = contexts[c, j]
 
 
-@inlined
-def _rank(bits: np.int32) -> np.int32:
-    """An integer that orders as the float32 with these bits does; -0.0 is 0.0."""
-    ordered = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
-    return np.int32(0) if ordered == np.int32(-1) else ordered
-
-
-@compiled
-def best_of_all(scores: NDArray[np.float32], row: int) -> int:
-    """The first of the highest scores of a row: the lowest action wins a tie.
-
-    As integers, since comparing floats keeps a compiler from using vector instructions.
-    """
-    bits = scores.view(np.int32)
-    highest = _rank(bits[row, 0])
-    for a in range(bits.shape[1]):
-        highest = max(highest, _rank(bits[row, a]))
-    first = bits.shape[1]
-    for a in range(bits.shape[1]):
-        first = min(first, a if _rank(bits[row, a]) == highest else bits.shape[1])
-    return int(first)
-
-
-@compiled
+@borrowing
 def best_candidate(tape: Tape, decision: int, projected: NDArray[np.float32]) -> int:
     """The candidate with the highest score; the lowest action wins a tie."""
     best = tape.candidates[decision, 0]
@@ -99,7 +83,7 @@ def best_candidate(tape: Tape, decision: int, projected: NDArray[np.float32]) ->
     return int(best)
 
 
-@compiled
+@borrowing
 def exploration_rate(bandit: BanditSettings, batches: int) -> float:
     """How much the bandit explores after so many batches."""
     return float(bandit.amount * (bandit.delay / (bandit.delay + batches)) ** bandit.power)
@@ -132,7 +116,7 @@ def explored_probability(
     return probability
 
 
-@compiled
+@borrowing
 def adam(
     values: NDArray[np.float32],
     mean: NDArray[np.float32],
@@ -153,7 +137,7 @@ def adam(
         values[j] -= step * first / (np.sqrt(second) * correction + _EPSILON)
 
 
-@compiled
+@borrowing
 def adagrad(
     values: NDArray[np.float32], square: NDArray[np.float32], gradient: NDArray[np.float32], rate: float
 ) -> None:
@@ -165,7 +149,7 @@ def adagrad(
         values[j] -= step * g / (np.sqrt(square[j]) + _EPSILON)
 
 
-@compiled
+@borrowing
 def descend(values: NDArray[np.float32], gradient: NDArray[np.float32], rate: float) -> None:
     """One step down the gradient on flat arrays, in place."""
     step = np.float32(rate)
@@ -173,7 +157,7 @@ def descend(values: NDArray[np.float32], gradient: NDArray[np.float32], rate: fl
         values[j] -= step * gradient[j]
 
 
-@compiled
+@borrowing
 def step(
     learner: int,
     values: NDArray[np.float32],
@@ -192,6 +176,20 @@ def step(
         descend(values, gradient, rate)
 
 
+@compiled
+def step_all(
+    learner: int,
+    values: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    square: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+    rate: float,
+    steps: int,
+) -> None:
+    """`step` on matrices."""
+    step(learner, values.ravel(), mean.ravel(), square.ravel(), gradient.ravel(), rate, steps)
+
+
 @compiled_sums
 def chosen_values(
     projected: NDArray[np.float32],
@@ -208,23 +206,22 @@ def chosen_values(
         values[r] = total + bias
 
 
-@compiled
+@borrowing
 def learn(
     tape: Tape,
     bandit: BanditSettings,
     state: State,
-    rows: NDArray[np.float32],
-    projected: NDArray[np.float32],
     played: NDArray[np.int32],
     rewards: NDArray[np.float64],
-    gradient: NDArray[np.float32],
+    work: Work,
 ) -> None:
-    """One update from a batch: rows `(B, d)`, projected = rows @ W `(B, m)` (overwritten), played and rewards
-    `(B,)`."""
-    size = rows.shape[0]
-    actions, values = tape.actions, np.empty(size, np.float32)
-    chosen_values(projected, actions, played, state.bias[0], values)
-    bias_gradient = np.zeros(1, np.float32)
+    """One update from a batch, whose rows `(B, d)` and projected = rows @ W `(B, m)` are in ``work``; the latter is
+    overwritten. played and rewards `(B,)`."""
+    size = played.shape[0]
+    rows, projected, values = work.rows[:size], work.projected[:size], work.slopes[:size]
+    actions, bias_gradient, b = tape.actions, work.bias_gradient, state.bias
+    chosen_values(projected, actions, played, b[0], values)
+    bias_gradient[0] = 0.0
     for r in range(size):
         value = float(values[r])
         predicted = 1.0 / (1.0 + math.exp(-value)) if bandit.logistic else value
@@ -232,13 +229,11 @@ def learn(
         bias_gradient[0] += slope
         for j in range(actions.shape[1]):
             projected[r, j] = slope * actions[played[r], j]
-    np.dot(rows.T, projected, gradient)
+    multiply(rows.T, projected, work.gradient)
     batches = state.counts[0]
     delay = bandit.learning_delay
     rate = bandit.learning_rate * (delay / (delay + batches)) ** bandit.learning_power
-    weights, mean, square = state.weights.ravel(), state.mean.ravel(), state.square.ravel()
-    step(bandit.learner, weights, mean, square, gradient.ravel(), rate, batches + 1)
+    step_all(bandit.learner, state.weights, state.mean, state.square, work.gradient, rate, batches + 1)
     if bandit.bias:
-        b = state.bias
         step(bandit.learner, b[0:1], b[1:2], b[2:3], bias_gradient, rate, batches + 1)
     state.counts[0] = batches + 1

@@ -15,17 +15,33 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+# Whether references are counted is said aloud: a function that says nothing takes over what its caller says.
+_COUNTING: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": True}
+_BORROWING: dict[str, Any] = {**_COUNTING, "_nrt": False}
+_ANY_ORDER: dict[str, Any] = {**_BORROWING, "fastmath": {"reassoc", "contract", "nsz"}}
+
+
 def compiled(function: Function) -> Function:
     """Compile a kernel: strict IEEE arithmetic, cached on disk, without the interpreter lock."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    return cast(Function, numba.njit(**_COUNTING)(function))
+
+
+def borrowing(function: Function) -> Function:
+    """Compile a kernel that neither makes an array nor gives one back, as `compiled` does.
+
+    It borrows the arrays that it is handed, and numba then counts no references to them: a call that hands on the fifty
+    arrays of a replay would otherwise spend up to a microsecond on counting. An array made inside is refused when the
+    kernel is compiled; one given back would be freed too early.
+    """
+    return cast(Function, numba.njit(**_BORROWING)(function))
 
 
 def compiled_sums(function: Function) -> Function:
-    """Compile a kernel whose sums may be taken in any order, which lets them use vector instructions."""
-    options = {"reassoc", "contract", "nsz"}
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=options)(function))
+    """Compile a kernel that borrows its arrays and whose sums may be taken in any order, which lets them use vector
+    instructions."""
+    return cast(Function, numba.njit(**_ANY_ORDER)(function))
 
 
 def inlined(function: Function) -> Function:
-    """Compile a small kernel into its callers: a call would count references to every array of its records."""
+    """Compile a small kernel into its callers."""
     return cast(Function, numba.njit(inline="always", error_model="numpy")(function))

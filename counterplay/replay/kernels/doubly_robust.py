@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.replay.kernels.bandit import begin_batch, chance_of, probabilities, score_block
+from counterplay.replay.kernels.bandit import begin_batch, logged_chances, probabilities, score_block
 from counterplay.replay.kernels.bilinear import allowed_count, exploration_rate
-from counterplay.replay.kernels.compiled import compiled, inlined
+from counterplay.replay.kernels.compiled import borrowing, compiled, inlined
 from counterplay.replay.kernels.linear import play_ridge
 from counterplay.replay.kernels.records import (
     BANDIT,
+    BILINEAR,
     GREEDY_MIX,
     RIDGE,
     THOMPSON,
@@ -69,7 +70,7 @@ class Progress(NamedTuple):
     above: NDArray[np.float64]
 
 
-@compiled
+@borrowing
 def push(heap: NDArray[np.float64], size: int, value: float) -> None:
     """Put ``value`` into a heap that holds ``size`` numbers, the smallest first."""
     place = size
@@ -82,7 +83,7 @@ def push(heap: NDArray[np.float64], size: int, value: float) -> None:
     heap[place] = value
 
 
-@compiled
+@borrowing
 def pop(heap: NDArray[np.float64], size: int) -> float:
     """Take the smallest number from a heap that holds ``size``."""
     smallest, last, left, place = heap[0], heap[size - 1], size - 1, 0
@@ -98,7 +99,7 @@ def pop(heap: NDArray[np.float64], size: int) -> float:
     return float(smallest)
 
 
-@compiled
+@borrowing
 def add_ratio(progress: Progress, quantile: float, ratio: float) -> None:
     """Enter a ratio mu/pi. Of n, the first floor(quantile (n - 1)) + 1 in rising order are kept below."""
     acceptance = progress.acceptance
@@ -123,7 +124,7 @@ def add_ratio(progress: Progress, quantile: float, ratio: float) -> None:
         counts[ABOVE] += 1
 
 
-@compiled
+@borrowing
 def next_constant(progress: Progress, quantile: float, most: float) -> None:
     """Set c to the quantile of the ratios mu/pi seen so far, at most ``most``."""
     acceptance = progress.acceptance
@@ -132,7 +133,7 @@ def next_constant(progress: Progress, quantile: float, most: float) -> None:
     acceptance[LEAST] = min(acceptance[LEAST], acceptance[CONSTANT])
 
 
-@compiled
+@borrowing
 def add_term(
     moments: NDArray[np.float64],
     estimator: int,
@@ -170,7 +171,7 @@ def add_term(
     moments[LARGEST] = max(moments[LARGEST], constant * weight)
 
 
-@compiled
+@borrowing
 def add_acceptance(progress: Progress, ratio: float) -> None:
     """Enter the acceptance probability c pi/mu of a decision, which may exceed 1."""
     progress.counts[READ] += 1
@@ -220,7 +221,7 @@ def table_value(
     return total
 
 
-@compiled
+@borrowing
 def chance_and_value(
     tape: Tape,
     bandit: BanditSettings,
@@ -241,7 +242,7 @@ def chance_and_value(
         return 1.0 if greedy == action else 0.0, predicted[place_of(candidates, decision, greedy)]
     value, chance = 0.0, 0.0
     if bandit.exploring == GREEDY_MIX or bandit.exploring == THOMPSON:
-        chance = chance_of(tape, bandit, state, amount, luck, decision, action, r, work)
+        chance = work.chance[r]
         greedy_value = predicted[place_of(candidates, decision, work.greedy[r])]
         if bandit.exploring == THOMPSON:
             return chance, greedy_value
@@ -263,7 +264,7 @@ def chance_and_value(
     return chance, value
 
 
-@compiled
+@borrowing
 def begin_replay(
     luck: Luck,
     bandit: BanditSettings,
@@ -279,7 +280,7 @@ def begin_replay(
         begin_batch(bandit, state, exploration_rate(bandit, 0), luck.explore[0], work)
 
 
-@compiled
+@borrowing
 def end_batch(
     tape: Tape,
     luck: Luck,
@@ -336,7 +337,7 @@ def replay_piece(
     """
     learns, modelled, size = bases.kind[0] == BANDIT, predicted.shape[0] > 0, rounds.shape[0]
     uncertain = learns and needs_uncertainty(selector.kind)
-    scored = learns and (uncertain or bandit.form != RIDGE)
+    mixed = bandit.form == BILINEAR and (bandit.exploring == GREEDY_MIX or bandit.exploring == THOMPSON)
     counts, acceptance, moments, p, losses = (
         progress.counts, progress.acceptance, progress.moments, progress.p, progress.losses
     )  # fmt: skip
@@ -353,8 +354,11 @@ def replay_piece(
         if r >= block:
             ahead = (batch - counts[FILLED]) * (counts[READ] + 1) // (counts[ACCEPTED] + 1)
             r, block = 0, min(BLOCK, max(SMALLEST, ahead), size - position)
-            if scored:
-                score_block(tape, bandit, state, rounds[position : position + block], uncertain, work)
+            if learns:
+                following = rounds[position : position + block]
+                score_block(tape, bandit, state, following, uncertain, work)
+                if mixed or not modelled:
+                    block = logged_chances(tape, bandit, state, exploration, luck_explore, following, work)
         decision = rounds[position]
         action = logged[decision]
         shares_now(selector, calls, calls_made, ledger, p, kept, 0, unsure[r], best[r], counts[ACCEPTED])
@@ -366,7 +370,7 @@ def replay_piece(
                 )
                 q_target *= kept[0, 0]
             else:
-                chance = chance_of(tape, bandit, state, exploration, luck_now, decision, action, r, work)
+                chance = work.chance[r]
         total = agent_probability(candidates, actions, kind, table, weight, kept, chance, decision, action, shares)
         if modelled:
             q_logged = predicted[position, place_of(candidates, decision, action)]

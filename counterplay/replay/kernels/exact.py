@@ -14,7 +14,7 @@ from counterplay.replay.kernels.bandit import (
     weigh,
 )
 from counterplay.replay.kernels.bilinear import exploration_rate, explored, nth_allowed
-from counterplay.replay.kernels.compiled import compiled, inlined
+from counterplay.replay.kernels.compiled import borrowing, compiled, inlined
 from counterplay.replay.kernels.records import (
     BANDIT,
     BILINEAR,
@@ -37,10 +37,10 @@ from counterplay.replay.kernels.selection import (
     settle,
     shares_now,
 )
-from counterplay.replay.kernels.work import Work, work_for
+from counterplay.replay.kernels.work import Shares, Work, shares_for, work_for
 
 
-@compiled
+@borrowing
 def look_up(tape: Tape, rounds: NDArray[np.int64], played: NDArray[np.int32], rewards: NDArray[np.float64]) -> int:
     """Write what ``played`` would have earned into ``rewards``; NaN where the table does not know, and how many."""
     context, offsets, actions, known = tape.context, tape.outcome_offsets, tape.outcome_actions, tape.outcome_rewards
@@ -87,7 +87,7 @@ def table_action(
     return int(last)
 
 
-@compiled
+@borrowing
 def let_bases_play(
     tape: Tape,
     luck: Luck,
@@ -101,7 +101,6 @@ def let_bases_play(
 ) -> None:
     """What the bases that acted play. Of the bandit: what exploring plays, or ASK; the same into ``own`` for every
     round where ``own`` is as long as these."""
-    # Fields are taken out of their records once: inside the loop each access would count a reference.
     kind, table, weight = bases.kind, bases.table, bases.weight
     candidates, actions, explore = tape.candidates, tape.actions.shape[0], bandit.explore
     luck_explore, luck_action = luck.explore, luck.action
@@ -119,7 +118,7 @@ def let_bases_play(
             played[r] = table_action(candidates, actions, table, weight, base, decision, luck_action[decision])
 
 
-@compiled
+@borrowing
 def draw_bases(
     luck: Luck,
     bases: Bases,
@@ -143,7 +142,7 @@ def draw_bases(
         decisions[start + r], acted[start + r], p_bandit[start + r] = decision, base, kept[r, 0]
 
 
-@compiled
+@borrowing
 def fill_alone(tape: Tape, rounds: NDArray[np.int64], own: NDArray[np.int32], trace: Trace, start: int) -> None:
     """What the bandit's own choices would have earned; NaN where the table does not know."""
     look_up(tape, rounds, own, trace.alone[start : start + rounds.shape[0]])
@@ -161,12 +160,30 @@ def replay_exactly(
     batch: int,
 ) -> int:
     """Play ``len(trace.reward)`` rounds; fill ``trace`` and ``state``; give how many outcomes were unknown."""
-    rounds_total, learns, members = trace.reward.shape[0], bases.kind[0] == BANDIT, bases.kind.shape[0]
-    uncertain = learns and needs_uncertainty(selector.kind)
-    analysed = learns and trace.alone.shape[0] > 0
-    work = work_for(tape, bandit, state, batch)
-    p, kept, losses = np.empty(members), np.empty((batch, members)), np.zeros(members)
+    analysed = bases.kind[0] == BANDIT and trace.alone.shape[0] > 0
+    work, shares = work_for(tape, bandit, state, batch), shares_for(bases.kind.shape[0], batch)
     own = np.empty(batch if analysed else 0, np.int32)
+    return play_batches(tape, luck, bases, bandit, selector, state, trace, batch, own, work, shares)
+
+
+@borrowing
+def play_batches(
+    tape: Tape,
+    luck: Luck,
+    bases: Bases,
+    bandit: BanditSettings,
+    selector: SelectorSettings,
+    state: State,
+    trace: Trace,
+    batch: int,
+    own: NDArray[np.int32],
+    work: Work,
+    shares: Shares,
+) -> int:
+    """`replay_exactly`, once there is room for it."""
+    rounds_total, learns, analysed = trace.reward.shape[0], bases.kind[0] == BANDIT, own.shape[0] > 0
+    uncertain = learns and needs_uncertainty(selector.kind)
+    p, kept, losses = shares.p, shares.kept, shares.losses
     for number in range((rounds_total + batch - 1) // batch):
         start = number * batch
         size = min(batch, rounds_total - start)

@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 
 from counterplay.replay.kernels.bandit import (
     begin_batch,
-    chance_of,
     learn_batch,
+    logged_chances,
     project,
     score_block,
 )
 from counterplay.replay.kernels.bilinear import allowed_count, exploration_rate
-from counterplay.replay.kernels.compiled import compiled, inlined
+from counterplay.replay.kernels.compiled import borrowing, compiled, inlined
 from counterplay.replay.kernels.records import (
     BANDIT,
     BILINEAR,
-    RIDGE,
     BanditSettings,
     Bases,
     Luck,
@@ -42,7 +41,7 @@ from counterplay.replay.kernels.selection import (
     settle,
     shares_now,
 )
-from counterplay.replay.kernels.work import Work, work_for
+from counterplay.replay.kernels.work import Shares, Work, shares_for, work_for
 
 BLOCK, SMALLEST = 128, 8
 """The most and the fewest decisions that are scored together."""
@@ -95,7 +94,7 @@ def agent_probability(
     return whole
 
 
-@compiled
+@borrowing
 def learn_accepted(
     tape: Tape, bandit: BanditSettings, state: State, trace: Trace, first: int, last: int, work: Work
 ) -> None:
@@ -124,17 +123,33 @@ def replay_by_rejection(
         rounds accepted, decisions read, decisions whose acceptance probability exceeded 1, the sum of those excesses,
         and the sum of the acceptance probabilities (capped at 1): the accepted rounds to expect.
     """
+    work, shares = work_for(tape, bandit, state, max(batch, BLOCK)), shares_for(bases.kind.shape[0], 1)
+    return read_decisions(tape, luck, bases, bandit, selector, state, trace, batch, constant, work, shares)
+
+
+@borrowing
+def read_decisions(
+    tape: Tape,
+    luck: Luck,
+    bases: Bases,
+    bandit: BanditSettings,
+    selector: SelectorSettings,
+    state: State,
+    trace: Trace,
+    batch: int,
+    constant: float,
+    work: Work,
+    shares: Shares,
+) -> tuple[int, int, int, float, float]:
+    """`replay_by_rejection`, once there is room for it."""
     count, horizon, learns = tape.order.shape[0], trace.reward.shape[0], bases.kind[0] == BANDIT
-    members, uncertain = bases.kind.shape[0], learns and needs_uncertainty(selector.kind)
-    # A ridge model is asked for one decision at a time, and mostly knows before it has looked at every action.
-    scored = learns and (uncertain or bandit.form != RIDGE)
-    work = work_for(tape, bandit, state, max(batch, BLOCK))
-    p, kept, shares, losses = np.empty(members), np.empty((1, members)), np.empty((1, members)), np.zeros(members)
+    uncertain = learns and needs_uncertainty(selector.kind)
+    p, kept, parts, losses = shares.p, shares.kept, shares.parts, shares.losses
     order, logged, propensity, rewards = tape.order, tape.action, tape.propensity, tape.reward
     candidates, actions = tape.candidates, tape.actions.shape[0]
     kind, calls, table, weight = bases.kind, bases.calls, bases.table, bases.weight
     prices, counts, ledger = selector.prices, state.counts, state.ledger
-    unsure, best = work.unsure, work.best
+    unsure, best, chances = work.unsure, work.best, work.chance
     luck_accept, luck_base, luck_explore = luck.accept, luck.base, luck.explore
     accepted, position, violations, excess, expected, filled, number = 0, 0, 0, 0.0, 0.0, 0, 0
     r, block = 0, 0
@@ -147,15 +162,15 @@ def replay_by_rejection(
             # About as many as will be read before the next update, which makes their scores stale.
             ahead = (batch - filled) * (position + 1) // (accepted + 1)
             r, block = 0, min(BLOCK, max(SMALLEST, ahead), count - position)
-            if scored:
-                score_block(tape, bandit, state, order[position : position + block], uncertain, work)
+            if learns:
+                rounds = order[position : position + block]
+                score_block(tape, bandit, state, rounds, uncertain, work)
+                block = logged_chances(tape, bandit, state, exploration, luck_explore, rounds, work)
         decision = order[position]
         action = logged[decision]
         shares_now(selector, calls, counts, ledger, p, kept, 0, unsure[r], best[r], accepted)
-        chance = 0.0
-        if learns and kept[0, 0] > 0.0:
-            chance = chance_of(tape, bandit, state, exploration, luck_explore[decision], decision, action, r, work)
-        total = agent_probability(candidates, actions, kind, table, weight, kept, chance, decision, action, shares)
+        chance = chances[r] if learns and kept[0, 0] > 0.0 else 0.0
+        total = agent_probability(candidates, actions, kind, table, weight, kept, chance, decision, action, parts)
         position += 1
         r += 1
         ratio = constant * total / propensity[decision]
@@ -165,7 +180,7 @@ def replay_by_rejection(
         expected += min(ratio, 1.0)
         if luck_accept[decision] >= ratio:
             continue
-        base = drawn_base(shares, 0, total, luck_base[decision])
+        base = drawn_base(parts, 0, total, luck_base[decision])
         engage(calls, prices, counts, ledger, base)
         trace.decision[accepted] = decision
         trace.action[accepted] = action
@@ -173,9 +188,8 @@ def replay_by_rejection(
         trace.base[accepted] = base
         trace.p_bandit[accepted] = kept[0, 0]
         accepted += 1
-        credit(
-            selector, state, kept, trace.base[accepted - 1 : accepted], trace.reward[accepted - 1 : accepted], losses
-        )
+        last = slice(accepted - 1, accepted)
+        credit(selector, state, kept, trace.base[last], trace.reward[last], losses)
         filled += 1
         if filled < batch:
             continue

@@ -21,7 +21,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.replay.kernels.compiled import compiled, compiled_sums
+from counterplay.replay.kernels.compiled import borrowing, compiled, compiled_sums
 from counterplay.replay.kernels.draws import normal_at, write_normals
 
 Vector = NDArray[np.float64] | NDArray[np.float32]
@@ -37,22 +37,37 @@ def product(left: Vector, right: NDArray[np.float64]) -> float:
 
 
 @compiled_sums
-def width(x: Vector, covariance: NDArray[np.float64]) -> float:
-    """x' A^-1 x, never negative; its root times the noise is the standard error of theta x."""
+def mean_of(x: Vector, theta: NDArray[np.float64], a: int) -> float:
+    """theta_a x."""
+    total = 0.0
+    for j in range(x.shape[0]):
+        total += x[j] * theta[a, j]
+    return total
+
+
+@compiled_sums
+def width_of(x: Vector, covariance: NDArray[np.float64], a: int) -> float:
+    """x' A_a^-1 x, never negative."""
     size, total = x.shape[0], 0.0
     fours = size - size % 4
     # Four rows at a time: the partial sums of a vector register are added up once for the four.
     for i in range(0, fours, 4):
         for j in range(size):
-            row = x[i] * covariance[i, j] + x[i + 1] * covariance[i + 1, j]
-            total += (row + x[i + 2] * covariance[i + 2, j] + x[i + 3] * covariance[i + 3, j]) * x[j]
+            row = x[i] * covariance[a, i, j] + x[i + 1] * covariance[a, i + 1, j]
+            total += (row + x[i + 2] * covariance[a, i + 2, j] + x[i + 3] * covariance[a, i + 3, j]) * x[j]
     for i in range(fours, size):
         for j in range(size):
-            total += x[i] * covariance[i, j] * x[j]
+            total += x[i] * covariance[a, i, j] * x[j]
     return max(total, 0.0)
 
 
 @compiled
+def width(x: Vector, covariance: NDArray[np.float64]) -> float:
+    """x' A^-1 x, never negative; its root times the noise is the standard error of theta x."""
+    return float(width_of(x, covariance.reshape(1, covariance.shape[0], covariance.shape[1]), 0))
+
+
+@borrowing
 def learn_ridge(
     x: Vector,
     reward: float,
@@ -79,19 +94,19 @@ def learn_ridge(
         theta[i] = product(response, covariance[i])
 
 
-@compiled
+@borrowing
 def scores_ridge(x: Vector, arms: NDArray[np.int32], theta: NDArray[np.float64], out: NDArray[np.float64]) -> int:
     """Write theta_a x of each allowed action, in the order of ``arms``, into ``out`` `(S,)`; give how many."""
     count = 0
     for s in range(arms.shape[0]):
         if arms[s] < 0:
             break
-        out[s] = product(x, theta[arms[s]])
+        out[s] = mean_of(x, theta, arms[s])
         count += 1
     return count
 
 
-@compiled
+@borrowing
 def best_scored(arms: NDArray[np.int32], scores: NDArray[np.float64]) -> int:
     """The allowed action with the highest of ``scores``, which are in the order of ``arms``."""
     best, highest = -1, -math.inf
@@ -104,7 +119,7 @@ def best_scored(arms: NDArray[np.int32], scores: NDArray[np.float64]) -> int:
     return best
 
 
-@compiled
+@borrowing
 def best_optimistic(
     x: Vector, arms: NDArray[np.int32], theta: NDArray[np.float64], covariance: NDArray[np.float64], amount: float
 ) -> int:
@@ -114,42 +129,13 @@ def best_optimistic(
         a = arms[s]
         if a < 0:
             break
-        score = product(x, theta[a]) + amount * math.sqrt(width(x, covariance[a]))
+        score = mean_of(x, theta, a) + amount * math.sqrt(width_of(x, covariance, a))
         if best < 0 or score > highest or (score == highest and a < best):
             best, highest = int(a), score
     return best
 
 
-@compiled
-def is_optimistic(
-    x: Vector,
-    arms: NDArray[np.int32],
-    logged: int,
-    theta: NDArray[np.float64],
-    covariance: NDArray[np.float64],
-    amount: float,
-) -> bool:
-    """Whether ``best_optimistic`` would be ``logged``, one of ``arms``: stops at the first arm that beats it."""
-    highest = -math.inf
-    for s in range(-1, arms.shape[0]):
-        a = logged if s < 0 else arms[s]
-        if a < 0:
-            break
-        score = product(x, theta[a]) + amount * math.sqrt(width(x, covariance[a]))
-        if s < 0:
-            highest = score
-            # Most losers lose to a mean already, which is D times cheaper than a width.
-            for t in range(arms.shape[0]):
-                if arms[t] < 0:
-                    break
-                if product(x, theta[arms[t]]) > highest:
-                    return False
-        elif score > highest or (score == highest and a < logged):
-            return False
-    return True
-
-
-@compiled
+@borrowing
 def best_sampled(
     x: Vector,
     arms: NDArray[np.int32],
@@ -170,13 +156,13 @@ def best_sampled(
         a = arms[s]
         if a < 0:
             break
-        score = product(x, theta[a]) + amount * math.sqrt(width(x, covariance[a])) * normal_at(key, a)
+        score = mean_of(x, theta, a) + amount * math.sqrt(width_of(x, covariance, a)) * normal_at(key, a)
         if best < 0 or score > highest or (score == highest and a < best):
             best, highest = int(a), score
     return best
 
 
-@compiled
+@borrowing
 def is_sampled(
     x: Vector,
     arms: NDArray[np.int32],
@@ -192,11 +178,11 @@ def is_sampled(
         a = logged if s < 0 else arms[s]
         if a < 0:
             break
-        mean, normal = product(x, theta[a]), normal_at(key, a)
+        mean, normal = mean_of(x, theta, a), normal_at(key, a)
         # An arm below its own mean needs no width where the mean is too low already.
         if normal < 0.0 and mean < highest:
             continue
-        score = mean + amount * math.sqrt(width(x, covariance[a])) * normal
+        score = mean + amount * math.sqrt(width_of(x, covariance, a)) * normal
         if s < 0:
             highest = score
         elif score > highest or (score == highest and a < logged):
@@ -204,7 +190,7 @@ def is_sampled(
     return True
 
 
-@compiled
+@borrowing
 def joint(x: Vector, z: Vector, out: NDArray[np.float64]) -> None:
     """Write the features of the shared model, x_j z_k at the place j m + k, into ``out`` `(d m,)`."""
     for j in range(x.shape[0]):
@@ -212,7 +198,7 @@ def joint(x: Vector, z: Vector, out: NDArray[np.float64]) -> None:
             out[j * z.shape[0] + k] = np.float64(x[j]) * z[k]
 
 
-@compiled
+@borrowing
 def _narrow(x: Vector, theta: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """Write x' Theta, with ``theta`` read as `(d, m)`, into ``out`` `(m,)`."""
     out[:] = 0.0

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from counterplay.replay.kernels.compiled import compiled, inlined
+from counterplay.replay.kernels.compiled import borrowing, compiled, inlined
 from counterplay.replay.kernels.records import (
     CLIP,
     EXP3,
@@ -36,13 +36,13 @@ NO_LIMIT = 2**63 - 1
 """The budget, in calls, of an agent that has none."""
 
 
-@compiled
+@borrowing
 def needs_uncertainty(kind: int) -> bool:
     """Whether the selector looks at what the bandit predicts: how sure it is (UNSURE), or how much (PRICED)."""
     return kind in (UNSURE, PRICED)
 
 
-@compiled
+@borrowing
 def smoothed(selector: SelectorSettings, p: NDArray[np.float64]) -> None:
     """Keep the bandit from starving (clip) or every base (mix), in place."""
     if selector.smoothing == CLIP and p[0] < selector.smoothing_amount:
@@ -55,7 +55,7 @@ def smoothed(selector: SelectorSettings, p: NDArray[np.float64]) -> None:
             p[i] = (1.0 - selector.smoothing_amount) * p[i] + selector.smoothing_amount / p.shape[0]
 
 
-@compiled
+@borrowing
 def scheduled_share(selector: SelectorSettings, batch: int) -> float:
     """The probability that a model acts in batch ``batch`` (from 1), of the kinds that do not learn."""
     if selector.kind == POLYNOMIAL:
@@ -69,7 +69,7 @@ def scheduled_share(selector: SelectorSettings, batch: int) -> float:
     return float(min(selector.most, max(selector.least, share)))
 
 
-@compiled
+@borrowing
 def base_probabilities(selector: SelectorSettings, state: State, batch: int, p: NDArray[np.float64]) -> None:
     """Write the probability of each base in batch ``batch`` (from 1) into ``p`` `(M,)`, before any budget.
 
@@ -188,7 +188,7 @@ def settle(calls: NDArray[np.bool_], ledger: NDArray[np.float64], base: int, rew
     ledger[3] -= called * reward
 
 
-@compiled
+@borrowing
 def credit(
     selector: SelectorSettings,
     state: State,
