@@ -29,21 +29,16 @@ def store_results(workspace: Workspace, results: Mapping[str, Any], runs: Iterab
     """
     name = results["experiment"]
     header = [name, results["name"], _json(results["definition"]), results["log"]["hash"], results["outputs_hash"]]
-    estimates = [
-        [name, results["log"]["name"], row["policy"], row["estimator"], _json(row), row["truth"]]
-        for row in results["estimates"]
-    ]
     with workspace.transaction() as connection:
         connection.execute("DELETE FROM curves WHERE run IN (SELECT run FROM runs WHERE experiment = ?)", [name])
         for table in ("runs", "estimates", "experiments"):
             connection.execute(f"DELETE FROM {table} WHERE experiment = ?", [name])
         connection.execute("INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, now())", [*header, _json(results)])
         try:
-            _insert(connection, "INSERT INTO estimates VALUES (?, ?, ?, ?, ?, ?)", estimates)
+            _insert_estimates(connection, name, results)
             rest = iter(runs)
             while some := list(itertools.islice(rest, _AT_ONCE)):
-                flat = [_flat(run, name) for run in some]
-                _insert(connection, "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, now())", flat)
+                _insert_runs(connection, name, some)
                 _insert_curves(connection, some)
         except duckdb.ConstraintException as error:
             raise InputError("Two runs or two estimates have the same name: give every agent its own.") from error
@@ -92,26 +87,51 @@ def _json(value: Any) -> str:
         ) from error
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+def _insert(connection: duckdb.DuckDBPyConnection, statement: str, columns: Mapping[str, Any]) -> None:
+    """Run an INSERT that selects from ``incoming``, a table of these columns."""
+    import pyarrow as pa
+
+    connection.register("incoming", pa.table(dict(columns)))
+    connection.execute(statement)
+    # After an error nothing can be done in this transaction, and its end takes the name away too.
+    connection.unregister("incoming")
+
+
+def _insert_estimates(connection: duckdb.DuckDBPyConnection, name: str, results: Mapping[str, Any]) -> None:
+    rows = [
+        [name, results["log"]["name"], row["policy"], row["estimator"], _json(row), row["truth"]]
+        for row in results["estimates"]
+    ]
     if rows:
-        connection.executemany(statement, rows)
+        connection.executemany("INSERT INTO estimates VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _insert_runs(connection: duckdb.DuckDBPyConnection, experiment: str, runs: Sequence[Mapping[str, Any]]) -> None:
+    names = ("run", "experiment", "log", "method", "agent", "seed", "configuration", "result", "seconds")
+    flat = [_flat(run, experiment) for run in runs]
+    columns = dict(zip(names, zip(*flat, strict=True), strict=True))
+    _insert(connection, f"INSERT INTO runs SELECT {', '.join(names)}, now() FROM incoming", columns)
 
 
 def _insert_curves(connection: duckdb.DuckDBPyConnection, runs: Sequence[Mapping[str, Any]]) -> None:
+    import numpy as np
+
+    curves = [(run["run"], quantity, curve) for run in runs for quantity, curve in run["curves"].items() if curve]
+    if not curves:
+        return
+    lengths = [len(curve) for _, _, curve in curves]
+    points = np.array([point for _, _, curve in curves for point in curve], np.float64)
+    columns = {
+        "run": _repeated([run for run, _, _ in curves], lengths),
+        "quantity": _repeated([quantity for _, quantity, _ in curves], lengths),
+        "round": points[:, 0].astype(np.int64),
+        "value": points[:, 1],
+    }
+    _insert(connection, "INSERT INTO curves SELECT run, quantity, round, value FROM incoming", columns)
+
+
+def _repeated(values: Sequence[str], times: Sequence[int]) -> Any:
+    import numpy as np
     import pyarrow as pa
 
-    lines: list[tuple[str, str, int, float]] = [
-        (run["run"], quantity, at, value)
-        for run in runs
-        for quantity, curve in run["curves"].items()
-        for at, value in curve
-    ]
-    if not lines:
-        return
-    names, quantities, rounds, values = zip(*lines, strict=True)
-    table = {"run": names, "quantity": quantities, "round": rounds, "value": values}
-    connection.register("counterplay_curves", pa.table({key: pa.array(column) for key, column in table.items()}))
-    try:
-        connection.execute("INSERT INTO curves SELECT run, quantity, round, value FROM counterplay_curves")
-    finally:
-        connection.unregister("counterplay_curves")
+    return pa.DictionaryArray.from_arrays(np.repeat(np.arange(len(values)), times), pa.array(values))

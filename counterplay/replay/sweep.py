@@ -92,12 +92,12 @@ class Sweep:
 
     def agents(self) -> list[dict[str, Any]]:
         """The numbers of each agent, in order, as ``results.json`` holds them."""
-        return [self._finished(index)["agent"] for index in range(len(self._material.settings.agents))]
+        return [self._finished(index, "agent") for index in range(len(self._material.settings.agents))]
 
     def runs(self, identity: str) -> Iterator[dict[str, Any]]:
         """One row for each replay, as ``store_results`` takes them."""
         for index in range(len(self._material.settings.agents)):
-            for row in self._finished(index)["runs"]:
+            for row in self._finished(index, "runs"):
                 yield {"run": f"{identity[:16]}/{row['agent']}/{row['seed']}", **row}
 
     def _left(self, *kinds: str) -> list[Task]:
@@ -246,12 +246,14 @@ class Sweep:
             value, rewards = part.values["value"], part.columns["reward"]
         return float(rewards[:rounds].mean() if value is None else value[0])
 
-    def _finished(self, index: int) -> dict[str, Any]:
+    def _finished(self, index: int, what: str) -> Any:
+        """The ``agent`` or the ``runs`` of an agent that is summarised; one that is gone or damaged is made again."""
         part = self._parts.load(Task(AGENT, index).part)
-        return self._finish(index) if part is None else dict(json.loads(part.columns["json"].tobytes()))
+        texts = self._finish(index) if part is None else part.columns
+        return json.loads(texts[what].tobytes())
 
-    def _finish(self, index: int) -> dict[str, Any]:
-        """The numbers of an agent from its replays, which are then dropped."""
+    def _finish(self, index: int) -> dict[str, NDArray[Any]]:
+        """The numbers of an agent from its replays, which are then dropped; as JSON."""
         settings = self._material.settings
         agent = settings.agents[index]
         traces = [self._trace(index, seed) for seed in self._seeds[REPLAY]]
@@ -272,11 +274,11 @@ class Sweep:
                 for trace, line in zip(traces, lines, strict=True)
             ],
         }
-        text = np.frombuffer(json.dumps(values).encode(), np.uint8)
-        self._parts.keep(Task(AGENT, index).part, {"rounds": self._rounds}, {"json": text})
+        texts = {name: np.frombuffer(json.dumps(value).encode(), np.uint8) for name, value in values.items()}
+        self._parts.keep(Task(AGENT, index).part, {"rounds": self._rounds}, texts)
         done = [Task(kind, index, seed) for kind in (REPLAY, *LATE) for seed in self._seeds[kind]]
         self._parts.drop(*(task.part for task in done))
-        return dict(json.loads(text.tobytes()))
+        return texts
 
 
 def _kept_of(trace: Trace) -> dict[str, Any]:
