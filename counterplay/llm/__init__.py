@@ -6,18 +6,29 @@ it.
 
 from __future__ import annotations
 
+from counterplay.llm.asking import generate_from_batch, generate_from_endpoint, generate_to_batch
+from counterplay.llm.choosing import AnswerRule
 from counterplay.llm.embedding import embed
+from counterplay.llm.endpoint import Endpoint, endpoint_from_environment
 from counterplay.llm.generate import CheckReport, GenerateReport, generate
 from counterplay.llm.models import ModelIdentity, identify, load_model
+from counterplay.llm.protocol import Sampling
 from counterplay.llm.templates import Template, load_template
 
 __all__ = [
+    "AnswerRule",
     "CheckReport",
+    "Endpoint",
     "GenerateReport",
     "ModelIdentity",
+    "Sampling",
     "Template",
     "embed",
+    "endpoint_from_environment",
     "generate",
+    "generate_from_batch",
+    "generate_from_endpoint",
+    "generate_to_batch",
     "identify",
     "load_model",
     "load_template",

