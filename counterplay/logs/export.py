@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
 
-from counterplay.errors import FileError, InputError, nearest
+from counterplay.errors import InputError, nearest
 from counterplay.logs import schema
-from counterplay.logs.attachments import attached_files
+from counterplay.logs.parquet import check_target, write_parquet
 from counterplay.logs.progress import Progress, watched
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.relations import contexts_of, decisions_of
 from counterplay.logs.sources.source import literal
-from counterplay.logs.troubles import first_line
 from counterplay.logs.workspace import borrowed
 
 # An import refuses a row that has nothing in one of these columns, so a column of nothing is left out of the file.
@@ -70,28 +68,11 @@ def export_table(
         raise InputError(f"A workspace has no table '{table}'. {nearest(table, schema.TABLES)}")
     with borrowed(workspace) as opened:
         connection = opened.connection
-        _check_target(connection, target, opened.path, overwrite)
+        check_target(connection, target, opened.path, overwrite)
         query = _query(connection, table, _logs(connection, table, log))
         with watched(connection, progress) as stage:
             stage("writing")
-            return _write(connection, query, target, overwrite)
-
-
-def _check_target(connection: duckdb.DuckDBPyConnection, target: Path, workspace: Path, overwrite: bool) -> None:
-    if target.suffix.lower() not in (".parquet", ".pq"):
-        raise FileError(f"An export is a Parquet file; {target.name} says something else. Name it *.parquet.")
-    if target.is_dir() or not target.parent.is_dir():
-        what = f"{target} is a folder" if target.is_dir() else f"The folder {target.parent} does not exist"
-        raise FileError(f"{what}. Name a file in a folder that exists.")
-    if not target.exists():
-        return
-    if not overwrite:
-        raise FileError(f"{target} exists. Choose another name, or overwrite it (overwrite=True, --overwrite).")
-    logs = connection.execute("SELECT log FROM attachments").fetchall()
-    attached = [Path(file.path) for (log,) in logs for file in attached_files(connection, log)]
-    for place in (workspace, *attached):
-        if place.exists() and place.samefile(target):
-            raise FileError(f"{target} is part of the workspace, so it cannot be overwritten. Choose another name.")
+            return write_parquet(connection, query, target, overwrite=overwrite)
 
 
 def _logs(connection: duckdb.DuckDBPyConnection, table: str, log: str | None) -> list[str] | None:
@@ -159,38 +140,3 @@ def _labelled(connection: duckdb.DuckDBPyConnection, table: str, log: str) -> st
 
 def _actions(log: str) -> str:
     return f"(SELECT action AS number, label FROM actions WHERE log = {literal(log)})"
-
-
-def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path, overwrite: bool) -> int:
-    draft = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        (rows,) = connection.execute(
-            f"COPY ({query}) TO {literal(str(draft))} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
-        ).fetchall()[0]
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        _move(draft, target, overwrite)
-    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise FileError(
-            f"{target} was not written: {first_line(error)}. Nothing is left of it; free space, or choose another "
-            "folder."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-    return int(rows)
-
-
-def _move(draft: Path, target: Path, overwrite: bool) -> None:
-    """Give the finished file its name; a file that came there meanwhile is kept unless it may be replaced."""
-    if overwrite:
-        draft.replace(target)
-        return
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if target.exists():
-            raise
-        draft.rename(target)

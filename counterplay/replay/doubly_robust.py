@@ -12,7 +12,7 @@ from counterplay.errors import ConfigurationError, MissingEvidenceError, Unsuppo
 from counterplay.replay import plain
 from counterplay.replay.acceptance import Acceptance
 from counterplay.replay.agents import BuiltIn
-from counterplay.replay.doubly_robust_loops import ESTIMATORS, Estimator, Rule, replay_compiled, replay_one_by_one
+from counterplay.replay.doubly_robust_loops import ESTIMATORS, Rule, replay_compiled, replay_one_by_one
 from counterplay.replay.history import (
     BATCH,
     Order,
@@ -26,6 +26,7 @@ from counterplay.replay.history import (
 from counterplay.replay.kernels import doubly_robust as kernel
 from counterplay.replay.kernels.doubly_robust import Progress
 from counterplay.replay.kernels.records import Trace
+from counterplay.replay.methods import Estimator
 from counterplay.replay.one_thread import one_thread
 from counterplay.replay.players import player_of
 from counterplay.replay.predictions import Predictions, fitted_on, predicted_pieces, predictions_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from counterplay.replay.kernels.doubly_robust import (
 from counterplay.replay.kernels.records import Luck, Trace
 from counterplay.replay.kernels.rejection import BLOCK
 from counterplay.replay.kernels.work import work_for
+from counterplay.replay.methods import Estimator
 from counterplay.replay.players import Player
 from counterplay.replay.policies import allowed
 from counterplay.replay.prepared import PreparedLog
@@ -31,7 +31,6 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Pieces = Iterator[tuple[Rows, Floats]]
 """Some decisions at a time, in their order, with what a model predicts for their allowed actions (``predictions``)."""
-Estimator = Literal["dr", "ips", "snips", "dm"]
 
 ESTIMATORS: dict[str, int] = {
     "dr": kernel.DOUBLY_ROBUST,

@@ -16,8 +16,8 @@ from counterplay.errors import UnsupportedError
 from counterplay.logs.chunks import Chunk
 from counterplay.replay.agents import Bandit, BuiltIn, Constant, FixedPolicy, Hybrid, Learner, LinTS, LinUCB, Uniform
 from counterplay.replay.doubly_robust import replay_doubly_robust
-from counterplay.replay.doubly_robust_loops import Estimator
 from counterplay.replay.history import Replay
+from counterplay.replay.methods import Estimator
 from counterplay.replay.policies import allowed
 from counterplay.replay.prepared import PreparedLog
 from counterplay.replay.selectors import (

@@ -18,6 +18,7 @@ import duckdb
 from counterplay.errors import FileError, InputError, nearest
 from counterplay.logs.outputs.rows import COLUMNS, OK, fault_of, registered
 from counterplay.logs.outputs.store import insert_from
+from counterplay.logs.parquet import check_target, write_parquet
 from counterplay.logs.progress import Progress, watched
 from counterplay.logs.sources.source import literal
 from counterplay.logs.troubles import first_line, full
@@ -72,12 +73,13 @@ def export_outputs(
     Errors: `InputError` for a model that has no outputs; `FileError` for a file that is there, or cannot be written.
     """
     target = Path(path)
-    _check_target(connection, target, overwrite)
+    check_target(connection, target, _database(connection), overwrite)
     chosen = "" if model is None else f"WHERE model = {literal(_known_model(connection, model))}"
     columns = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in COLUMNS)
     with watched(connection, progress) as stage:
         stage("writing")
-        return _write(connection, f"SELECT {columns} FROM outputs {chosen} ORDER BY key", target)
+        query = f"SELECT {columns} FROM outputs {chosen} ORDER BY key"
+        return write_parquet(connection, query, target, overwrite=overwrite, metadata={_VERSION: str(FORMAT_VERSION)})
 
 
 def import_outputs(
@@ -107,36 +109,6 @@ def import_outputs(
         with contextlib.suppress(duckdb.Error):
             connection.execute(f"DROP TABLE IF EXISTS temp.{_STAGED}")
     return found
-
-
-def _check_target(connection: duckdb.DuckDBPyConnection, target: Path, overwrite: bool) -> None:
-    if target.exists() and not overwrite:
-        raise FileError(f"{target} exists. Choose another name, or overwrite it (overwrite=True, --overwrite).")
-    if target.is_dir() or not target.parent.is_dir():
-        raise FileError(f"{target} cannot be a file there. Name a file in a folder that exists.")
-    if (target.exists() and target.samefile(_database(connection))) or target.suffix.lower() not in (".parquet", ".pq"):
-        raise FileError(f"{target} is no name for a Parquet file. Name it *.parquet.")
-
-
-def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> int:
-    """The rows of a query in a file, written beside its place and moved there whole; how many."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        (rows,) = connection.execute(
-            f"""COPY ({query}) TO {literal(str(draft))} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false,
-                KV_METADATA {{{_VERSION}: '{FORMAT_VERSION}'}})"""
-        ).fetchall()[0]
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(target)
-    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise FileError(
-            f"{target} was not written: {first_line(error)}. Free space, or choose another folder."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-    return int(rows)
 
 
 def _known_model(connection: duckdb.DuckDBPyConnection, model: str) -> str:
