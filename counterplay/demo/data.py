@@ -64,14 +64,14 @@ class DemoData:
     def request(self, row: int) -> Request:
         """The request behind one row of ``llm_scores``."""
         from counterplay.llm.models import ModelIdentity
-        from counterplay.llm.requests import ranking_request
+        from counterplay.llm.requests import Prompting, ranking_request
         from counterplay.llm.templates import Template
 
         made = self.provenance["outputs"]
         template = Template(name=made["template_name"], source=made["template"])
         asked = self.shortlist[row, : self.llm_scores.shape[1]]
         texts = [self.action_texts[action] for action in asked]
-        return ranking_request(ModelIdentity(**made["identity"]), template, self.texts[row], texts)
+        return ranking_request(ModelIdentity(**made["identity"]), Prompting(template=template), self.texts[row], texts)
 
 
 def load_demo() -> DemoData:

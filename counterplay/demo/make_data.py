@@ -26,8 +26,9 @@ from counterplay.demo import data
 from counterplay.demo.task import Triage, load_triage
 from counterplay.llm.answering import answer, provenance_of
 from counterplay.llm.embedding import EMBEDDER, embed, nearest_actions
-from counterplay.llm.models import identify, load_model
-from counterplay.llm.requests import ranking_request
+from counterplay.llm.local import load_model
+from counterplay.llm.models import identify
+from counterplay.llm.requests import Prompting, ranking_request
 from counterplay.llm.templates import load_template
 from counterplay.logs.outputs import request_key
 
@@ -67,7 +68,7 @@ def quantise(features: Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.flo
 
 def ask(work: Path, triage: Triage, shortlist: npt.NDArray[np.int32], shard: int, shards: int) -> None:
     """The model's log-likelihoods of the first five of each shortlist, one file for each chunk of contexts."""
-    identity, template = identify(MODEL), load_template(TEMPLATE)
+    identity, prompting = identify(MODEL), Prompting(template=load_template(TEMPLATE))
     model = load_model(MODEL)
     # In the order of the texts, neighbours share long beginnings and need fewer tokens.
     order = sorted(range(len(triage.texts)), key=lambda row: triage.texts[row])
@@ -78,7 +79,7 @@ def ask(work: Path, triage: Triage, shortlist: npt.NDArray[np.int32], shard: int
         rows = order[start : start + CHUNK]
         asked = [
             ranking_request(
-                identity, template, triage.texts[row], [triage.action_texts[a] for a in shortlist[row, :ASKED]]
+                identity, prompting, triage.texts[row], [triage.action_texts[a] for a in shortlist[row, :ASKED]]
             )
             for row in rows
         ]
@@ -136,11 +137,11 @@ def accuracies(triage: Triage, spaces: list[tuple[Any, Any]]) -> dict[str, float
 
 
 def _keys(triage: Triage, shortlist: npt.NDArray[np.int32]) -> list[bytes]:
-    identity, template = identify(MODEL), load_template(TEMPLATE)
+    identity, prompting = identify(MODEL), Prompting(template=load_template(TEMPLATE))
     return [
         bytes.fromhex(
             request_key(
-                ranking_request(identity, template, text, [triage.action_texts[a] for a in shortlist[row, :ASKED]])
+                ranking_request(identity, prompting, text, [triage.action_texts[a] for a in shortlist[row, :ASKED]])
             )
         )[: data.KEY_BYTES]
         for row, text in enumerate(triage.texts)

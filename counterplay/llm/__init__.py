@@ -7,22 +7,31 @@ it.
 from __future__ import annotations
 
 from counterplay.llm.asking import generate_from_batch, generate_from_endpoint, generate_to_batch
+from counterplay.llm.chat import ChatFormat, chat_format
 from counterplay.llm.choosing import AnswerRule
 from counterplay.llm.embedding import embed
 from counterplay.llm.endpoint import Endpoint, endpoint_from_environment
+from counterplay.llm.examples import Example, draw_examples
 from counterplay.llm.generate import CheckReport, GenerateReport, generate
-from counterplay.llm.models import ModelIdentity, identify, load_model
-from counterplay.llm.protocol import Sampling
+from counterplay.llm.local import load_model
+from counterplay.llm.models import ModelIdentity, identify
+from counterplay.llm.requests import Prompting
+from counterplay.llm.sampling import Sampling
 from counterplay.llm.templates import Template, load_template
 
 __all__ = [
     "AnswerRule",
+    "ChatFormat",
     "CheckReport",
     "Endpoint",
+    "Example",
     "GenerateReport",
     "ModelIdentity",
+    "Prompting",
     "Sampling",
     "Template",
+    "chat_format",
+    "draw_examples",
     "embed",
     "endpoint_from_environment",
     "generate",

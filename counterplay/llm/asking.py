@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from counterplay.errors import InputError, UnsupportedError
+from counterplay.errors import ConfigurationError, InputError, UnsupportedError
 from counterplay.llm.batch_results import ImportReport, import_batch
 from counterplay.llm.batches import BatchReport, outstanding, write_batch
 from counterplay.llm.choosing import ALGORITHM_1, AnswerRule
 from counterplay.llm.embedding import EMBEDDER
 from counterplay.llm.endpoint import Endpoint
-from counterplay.llm.generate import GenerateReport, opened_for_writing, progress, store_choices
+from counterplay.llm.generate import Filled, GenerateReport, opened_for_writing, progress, report_fill, store_choices
 from counterplay.llm.planning import Plan, plan
-from counterplay.llm.requests import Request
-from counterplay.llm.templates import load_template
+from counterplay.llm.requests import Prompting, Request, prompting_of
+from counterplay.llm.sampling import Sampling
 from counterplay.logs.outputs import OK, Output, put_outputs, request_key, served_keys
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.workspace import borrowed
@@ -52,7 +52,7 @@ def generate_from_endpoint(
     *,
     model: str,
     endpoint: Endpoint,
-    prompt: str | Path,
+    prompt: str | Path | Prompting,
     best: int = 1,
     sample: int | None = None,
     embedder: str = EMBEDDER,
@@ -66,7 +66,8 @@ def generate_from_endpoint(
     not, as it was paid for and would end the same way. The choices need the extra ``llm`` only where ``rule`` compares
     texts by embedding; the answers are stored before that.
 
-    Parameters: ``model``: the server's name for it; ``prompt``: a template without the block ``continuation``;
+    Parameters: ``model``: the server's name for it; ``prompt``: a template without the block ``continuation``, or a
+    `Prompting` of one, without a chat format (the server has its own) and with the sampling of the endpoint;
     ``best``: texts a request, which share the choice by likelihood; the others as for `counterplay.generate`.
 
     Errors: those of `plan_for_endpoint`, `Endpoint.ask` and `counterplay.generate`.
@@ -76,23 +77,8 @@ def generate_from_endpoint(
     with progress(console, len(asked.keys), "asking the endpoint") as tick:
         sent = ask_endpoint(workspace, asked.requests, endpoint, tick=tick)
     seconds = time.monotonic() - started
-    with opened_for_writing(workspace) as place:
-        served = served_keys(place.connection, asked.keys)
-    # Among them what an earlier run has paid for in vain.
-    failed = sum(key not in served for key in asked.keys)
-    chosen = store_choices(workspace, log, policy, asked, rule=rule, best=best, embedder=embedder)
-    return GenerateReport(
-        log=log,
-        policy=policy,
-        model=model,
-        requests=len(asked.keys),
-        cached=len(asked.keys) - sent.answered - failed,
-        answered=sent.answered,
-        failed=failed,
-        choices=chosen.chosen if chosen is not None else 0,
-        seconds=seconds,
-        tally=chosen.tally if chosen is not None else None,
-    )
+    filled = Filled(model=model, answered=sent.answered, seconds=seconds)
+    return report_fill(workspace, log, policy, asked, filled, rule=rule, best=best, embedder=embedder)
 
 
 def generate_to_batch(
@@ -102,7 +88,7 @@ def generate_to_batch(
     *,
     model: str,
     endpoint: Endpoint,
-    prompt: str | Path,
+    prompt: str | Path | Prompting,
     best: int = 1,
     sample: int | None = None,
 ) -> BatchReport:
@@ -122,7 +108,7 @@ def generate_from_batch(
     *,
     model: str,
     endpoint: Endpoint,
-    prompt: str | Path,
+    prompt: str | Path | Prompting,
     best: int = 1,
     sample: int | None = None,
     embedder: str = EMBEDDER,
@@ -146,7 +132,7 @@ def plan_for_endpoint(
     workspace: Place,
     log: str,
     model: str,
-    prompt: str | Path,
+    prompt: str | Path | Prompting,
     endpoint: Endpoint,
     *,
     best: int = 1,
@@ -159,7 +145,12 @@ def plan_for_endpoint(
     """
     if sample is not None and sample < 1:
         raise InputError(f"A sample of {sample} contexts cannot be taken. Give 1 or more.")
-    template = load_template(prompt)
+    prompting, template = prompting_of(prompt), prompting_of(prompt).template
+    if prompting.chat is not None or prompting.sampling not in (Sampling(), endpoint.sampling):
+        raise ConfigurationError(
+            "The server applies a chat format of its own, and texts are drawn as the endpoint says: give a prompting "
+            "with neither."
+        )
     if template.ranks:
         raise UnsupportedError(
             f"The template '{template.name}' ranks candidates by their log-likelihood, which an endpoint does not "
@@ -168,7 +159,7 @@ def plan_for_endpoint(
     with borrowed(workspace, read_only=False) as opened:
         # A workspace of an older version is brought to this one.
         require_log(opened.connection, log)
-    drafted = plan(workspace, log, endpoint.identity(model), template, best=best, sample=sample)
+    drafted = plan(workspace, log, endpoint.identity(model), prompting, best=best, sample=sample)
     requests = tuple(endpoint.request(request) for request in drafted.requests)
     return replace(drafted, requests=requests, keys=tuple(request_key(request) for request in requests))
 

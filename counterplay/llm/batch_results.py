@@ -21,7 +21,6 @@ import duckdb
 import counterplay
 from counterplay.errors import FileError
 from counterplay.llm.dialects import (
-    ERROR,
     REFUSED,
     Answer,
     error_message,
@@ -33,7 +32,7 @@ from counterplay.llm.dialects import (
 )
 from counterplay.llm.requests import Request
 from counterplay.logs import Workspace
-from counterplay.logs.outputs import OK, Output, canonical_json, put_outputs
+from counterplay.logs.outputs import ERROR, OK, Output, canonical_json, put_outputs
 
 _CHUNK = 1000
 _LONGEST_LINE = 64 * 2**20

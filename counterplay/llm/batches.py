@@ -21,10 +21,9 @@ import duckdb
 
 import counterplay
 from counterplay.errors import ConfigurationError, FileError
-from counterplay.llm.dialects import ERROR
 from counterplay.llm.endpoint import Endpoint
 from counterplay.llm.requests import Request
-from counterplay.logs.outputs import request_key
+from counterplay.logs.outputs import request_key, settled_keys
 
 LINES = 50_000
 """Lines of a shard: the most that OpenAI's batch service takes in one file."""
@@ -56,13 +55,8 @@ def outstanding(connection: duckdb.DuckDBPyConnection, requests: Iterable[Reques
     request (``max_tokens``, the template) or remove the output from the cache.
     """
     keyed = {request_key(request): request for request in requests}
-    settled = connection.execute(
-        "SELECT key FROM outputs SEMI JOIN (SELECT unnest(CAST(? AS VARCHAR[])) AS key) USING (key) WHERE status <> ?",
-        [list(keyed), ERROR],
-    ).fetchall()
-    for (key,) in settled:
-        del keyed[key]
-    return keyed
+    settled = settled_keys(connection, list(keyed))
+    return {key: request for key, request in keyed.items() if key not in settled}
 
 
 def write_batch(

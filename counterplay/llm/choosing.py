@@ -138,17 +138,19 @@ def choose_by_text(
     encode: Callable[[Sequence[str]], Singles],
     *,
     best: int = 1,
+    drawn: bool = False,
 ) -> Chosen:
-    """What C contexts choose, by the ``best`` most likely texts of each one's response (None: it has no output).
+    """What C contexts choose, by the ``best`` most likely texts of each one's response (None: it has no output); by
+    texts that were ``drawn`` as often as they were.
 
     Output o_i with likelihood q_i becomes an action by the rule, played with probability q_i / sum_j q_j over the
     outputs that are not left out; the shares of outputs with the same action add up. ``encode`` gives vectors of texts,
     ``(n, d)``; it is not called when every output is named, or abstains.
 
-    Errors: `InputError` for several outputs without likelihoods, or lists that do not fit.
+    Errors: `InputError` for several outputs without likelihoods that were not drawn, or lists that do not fit.
     """
     lists = _lists(actions, rule, len(responses))
-    answers = answers_of(responses, best)
+    answers = answers_of(responses, best, drawn=drawn)
     named, read = _named(answers, actions, rule, lists)
     sure, rest = named != NONE, np.flatnonzero(named == NONE)
     parts: list[Part] = [(answers.context[sure], named[sure], answers.share[sure])]

@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from counterplay.errors import InputError
-from counterplay.logs.outputs import OK, canonical_json
+from counterplay.logs.outputs import ERROR, OK, canonical_json
 
 TRUNCATED = "truncated"
 REFUSED = "refused"
-ERROR = "error"
 
 _ENDINGS = {
     # OpenAI

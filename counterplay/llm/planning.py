@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 
 from counterplay.errors import InputError
-from counterplay.llm.embedding import EMBEDDER, embed, nearest_actions
+from counterplay.llm.drafting import collector_paused, remembering, request_keys
+from counterplay.llm.embedding import EMBEDDER, nearest_actions
 from counterplay.llm.models import ModelIdentity
-from counterplay.llm.requests import Request, generation_request, ranking_request
-from counterplay.llm.templates import Template
-from counterplay.logs import read_log, read_texts
-from counterplay.logs.outputs import request_key
+from counterplay.llm.requests import Prompting, Request, generation_request, ranking_request
+from counterplay.llm.stored_vectors import embed_stored
+from counterplay.logs import read_texts
 from counterplay.logs.reading import Place
+from counterplay.logs.relations import decisions_of, numbered_contexts
+from counterplay.logs.workspace import borrowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ def plan(
     workspace: Place,
     log: str,
     identity: ModelIdentity,
-    template: Template,
+    prompting: Prompting,
     *,
     candidates: int = 5,
     best: int = 1,
@@ -50,42 +53,61 @@ def plan(
     A ranking asks about the first ``candidates`` actions of the context's own list of candidates; in a log without such
     lists, about the ``candidates`` actions whose texts are nearest by embedding.
     """
-    found, action_texts = read_texts(workspace, log)
+    with borrowed(workspace) as opened:
+        found, action_texts = read_texts(opened, log)
+        lists = _first_candidates(opened.connection, log, candidates) if prompting.template.ranks else None
     texts = [_text(text, "context", log) for text in found[:sample]]
     actions = tuple(_text(text, "action", log) for text in action_texts)
-    if not template.ranks:
-        requests = [generation_request(identity, template, text, best=best) for text in texts]
-        rows = None
-    else:
-        rows = _candidates(workspace, log, texts, actions, candidates, embedder)
-        requests = [
-            ranking_request(identity, template, text, [actions[action] for action in row if action >= 0])
-            for text, row in zip(texts, rows, strict=True)
-        ]
-    return Plan(
-        requests=tuple(requests),
-        keys=tuple(request_key(request) for request in requests),
-        candidates=rows,
-        action_texts=actions,
-        contexts=len(found),
+    if prompting.template.ranks and lists is None:
+        # The workspace is closed while vectors are computed.
+        vectors = embed_stored(workspace, [*actions, *texts], embedder=embedder)
+        lists = nearest_actions(vectors[len(actions) :], vectors[: len(actions)], candidates)
+    rows = None if lists is None else lists[: len(texts)]
+    if rows is not None and (rows[:, 0] < 0).any():
+        raise InputError(f"Log '{log}' has contexts without a decision, hence without candidates. Remove them.")
+    with collector_paused():
+        requests = _requests(identity, remembering(prompting), texts, actions, rows, best)
+        keys = request_keys(requests)
+    return Plan(requests=requests, keys=keys, candidates=rows, action_texts=actions, contexts=len(found))
+
+
+def _requests(
+    identity: ModelIdentity,
+    prompting: Prompting,
+    texts: Sequence[str],
+    actions: Sequence[str],
+    rows: npt.NDArray[np.int32] | None,
+    best: int,
+) -> tuple[Request, ...]:
+    if rows is None:
+        return tuple(generation_request(identity, prompting, text, best=best) for text in texts)
+    return tuple(
+        ranking_request(identity, prompting, text, [actions[action] for action in row if action >= 0])
+        for text, row in zip(texts, rows.tolist(), strict=True)
     )
 
 
-def _candidates(
-    workspace: Place, log: str, texts: Sequence[str], actions: Sequence[str], count: int, embedder: str
-) -> npt.NDArray[np.int32]:
-    content = read_log(workspace, log)
-    if content.candidates is None:
-        vectors = embed(actions, embedder=embedder)
-        return nearest_actions(embed(texts, embedder=embedder), vectors, count)
-    # A context that is decided more than once keeps the list of its first decision.
-    _, first = np.unique(content.context, return_index=True)
-    lists = np.full((len(content.context_ids), count), -1, dtype=np.int32)
-    width = min(count, content.candidates.shape[1])
-    lists[content.context[first], :width] = content.candidates[first, :width]
-    if (lists[: len(texts), 0] < 0).any():
-        raise InputError(f"Log '{log}' has contexts without a decision, hence without candidates. Remove them.")
-    return lists[: len(texts)]
+def _first_candidates(connection: duckdb.DuckDBPyConnection, log: str, count: int) -> npt.NDArray[np.int32] | None:
+    """The first ``count`` candidates of each context ``(C, count)``; None for a log without lists of candidates.
+
+    A context that is decided more than once keeps the list of its first decision.
+    """
+    contexts, decisions = numbered_contexts(connection, log), decisions_of(connection, log)
+    found = connection.execute(
+        f"""SELECT list_slice(arg_min(candidates, position), 1, ?), count(position), count(candidates)
+            FROM ({contexts}) c LEFT JOIN {decisions} d USING (context_id) GROUP BY c.row ORDER BY c.row""",
+        [count],
+    ).fetchall()
+    if not any(listed for _, _, listed in found):
+        return None
+    if any(listed < decided for _, decided, listed in found):
+        raise InputError(
+            f"Some decisions of log '{log}' have candidates and some have none. Import it again with all or none."
+        )
+    lists = np.full((len(found), count), -1, dtype=np.int32)
+    for row, (candidates, _, _) in enumerate(found):
+        lists[row, : len(candidates or ())] = candidates or ()
+    return lists
 
 
 def _text(text: str | None, what: str, log: str) -> str:

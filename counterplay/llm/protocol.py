@@ -13,46 +13,18 @@ Everything that changes the body is in the request, hence in the key; address, p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from counterplay.errors import ConfigurationError, UnsupportedError
 from counterplay.llm.models import ModelIdentity
 from counterplay.llm.requests import Request
+from counterplay.llm.sampling import Sampling
 
 COMPLETIONS = "/completions"
 CHAT = "/chat/completions"
 UNKNOWN = "unknown"
 
 _SAMPLING = {"beams", "logprobs", "max_tokens", "n", "seed", "stop", "temperature", "top_k", "top_p"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How texts are drawn, the same for all requests of a run.
-
-    ``max_tokens``: where a text is cut (its output then has the status ``truncated``). ``temperature`` 0 takes the
-    likeliest token each time, as far as the server can; ``top_p``: the share of probability drawn from. ``seed``:
-    passed on, best effort on every server. ``stop``: a text ends before the first of these. ``logprobs``: ask for
-    log-probabilities; servers that do not know the field may refuse the request.
-    """
-
-    max_tokens: int = 24
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ("\n",)
-    logprobs: bool = True
-
-    def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ConfigurationError(f"max_tokens is {self.max_tokens}; a text has at least 1 token.")
-        if not 0 <= self.temperature < float("inf"):
-            raise ConfigurationError(f"temperature is {self.temperature}; it is 0 or more.")
-        if not 0 < self.top_p <= 1:
-            raise ConfigurationError(f"top_p is {self.top_p}; it is a share above 0, at most 1.")
-        if not all(self.stop):
-            raise ConfigurationError("A stop string is empty, and would end every text at once. Remove it.")
 
 
 def endpoint_identity(model: str, provider: str) -> ModelIdentity:
@@ -66,7 +38,7 @@ def endpoint_request(request: Request, sampling: Sampling, *, chat: bool) -> Req
     """A planned request in the form for an endpoint; ``sampling["n"]``, how many texts, stays as planned.
 
     `UnsupportedError` for a ranking: these interfaces score no given text. `ConfigurationError` for several texts at
-    temperature 0, or without log-probabilities to weigh them by.
+    temperature 0.
     """
     if request["operation"] != "generate":
         raise UnsupportedError(
@@ -79,10 +51,6 @@ def endpoint_request(request: Request, sampling: Sampling, *, chat: bool) -> Req
             f"{count} texts at temperature 0 are {count} times the same, and an endpoint has no beam search. "
             "Give a temperature above 0, or ask for 1."
         )
-    if count > 1 and not sampling.logprobs:
-        raise ConfigurationError(
-            f"{count} texts share a choice by their likelihoods, and logprobs is off. Switch it on, or ask for 1."
-        )
     form: Request = {
         **request,
         "sampling": {
@@ -93,7 +61,7 @@ def endpoint_request(request: Request, sampling: Sampling, *, chat: bool) -> Req
             "seed": sampling.seed,
             "stop": list(sampling.stop),
             "temperature": sampling.temperature,
-            "top_k": None,
+            "top_k": sampling.top_k,
             "top_p": sampling.top_p,
         },
     }

@@ -5,24 +5,34 @@ The token sequences of a batch are therefore sorted and packed as a *prefix tree
 attends to its ancestors only, and its position is its depth. One forward pass over a tree of some hundred nodes gives
 what one pass for each sequence would give, up to rounding (1e-4 in float32), without padding and with two to four times
 fewer tokens. What all prompts begin with (instruction, examples) is the *trunk*: it is read once, and every tree stands
-on its keys and values. The output layer is evaluated only where a continuation is predicted.
+on its keys and values.
+
+A tree is described by the mask of its attention alone, so it does not suit every model: not one that keeps a state (Mamba,
+linear attention), nor one whose distances are counted in the order of tokens (ALiBi), nor a sliding window that is shorter
+than a sequence. Those are scored a row each (``counterplay.llm.padded``).
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from counterplay.llm.models import LanguageModel
+from counterplay.llm import padded
+from counterplay.llm.logits import term_values
+
+if TYPE_CHECKING:
+    from counterplay.llm.local import LanguageModel
 
 MAX_TOKENS = 384
-_HEAD_ROWS = 128
+
+WINDOWED = {"full_attention": None, "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+"""Kinds of layers that a mask describes, and the setting that says how many tokens they look at."""
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a prompt and of its continuation; neither may be empty."""
@@ -55,17 +65,41 @@ def loglikelihoods(
 
     ``tick(k)`` is called as k more pairs are done.
     """
-    scores = np.empty(len(pairs), dtype=np.float64)
+    limit = longest_packed(model.module)
+    packed = [i for i, (prompt, continuation) in enumerate(pairs) if len(prompt) + len(continuation) - 1 <= limit]
+    scores = np.full(len(pairs), np.nan)
+    for rows, found in _packed(model, [pairs[i] for i in packed]):
+        scores[[packed[row] for row in rows]] = found
+        if tick is not None:
+            tick(sum(bool(np.isfinite(value)) for value in found))
+    # In a tree what is no number spreads: a weight of zero times it is no number either. A row keeps it to itself.
+    left = np.flatnonzero(~np.isfinite(scores))
+    scores[left] = padded.loglikelihoods(model, [pairs[i] for i in left], tick=tick)
+    return scores
+
+
+def longest_packed(module: Any) -> float:
+    """Tokens of the longest sequence that a tree may hold for this model: infinite where only full attention is, 0
+    where a mask does not describe what a token sees."""
+    config = module.config.get_text_config(decoder=True)
+    # GPT-Neo has its own name for windows; ALiBi shows by a flag, or by a body that takes no positions.
+    kinds = set(getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or WINDOWED)
+    placed = "position_ids" in inspect.signature(module.base_model.forward).parameters
+    if getattr(module, "_is_stateful", False) or getattr(config, "alibi", False) or not placed or kinds - set(WINDOWED):
+        return 0
+    windows = [getattr(config, name, None) for kind in kinds if (name := WINDOWED[kind])]
+    return min((int(window) for window in windows if window), default=float("inf"))
+
+
+def _packed(model: LanguageModel, pairs: Sequence[Pair]) -> Iterator[tuple[list[int], list[float]]]:
+    """Places of pairs and their log-likelihoods, a tree at a time."""
     if not pairs:
-        return scores
+        return
     size = trunk_length(pairs)
     trunk = _Trunk(model, pairs[0][0][:size])
     for tree in pack([(prompt[size:], continuation) for prompt, continuation in pairs]):
-        for index, score in trunk.evaluate(tree).items():
-            scores[index] = score
-        if tick is not None:
-            tick(len(tree.terms))
-    return scores
+        found = trunk.evaluate(tree)
+        yield list(found), list(found.values())
 
 
 def pack(pairs: Sequence[Pair], max_tokens: int = MAX_TOKENS) -> Iterator[Tree]:
@@ -129,33 +163,14 @@ class _Trunk:
         model, terms = self._model, sorted({term for pair in tree.terms.values() for term in pair})
         mask = np.pad(tree.mask(), ((0, 0), (self._size, 0)), constant_values=True)
         with torch.inference_mode():
-            hidden = model.module.base_model(
+            output = model.module.base_model(
                 input_ids=torch.tensor([tree.ids], device=model.device),
                 position_ids=torch.tensor([[self._size + len(row) - 1 for row in tree.rows]], device=model.device),
                 attention_mask=torch.from_numpy(mask).to(model.device)[None, None],
                 # A copy, because the forward pass appends to the cache that it is given.
                 past_key_values=copy.deepcopy(self._cache),
                 use_cache=True,
-            ).last_hidden_state[0]
-            values = _term_values(model.module.get_output_embeddings(), hidden, terms)
+            )
+            values = term_values(model.module, output, terms)
         value = dict(zip(terms, values, strict=True))
         return {index: float(np.sum([value[term] for term in pair])) for index, pair in tree.terms.items()}
-
-
-def _term_values(head: Any, hidden: Any, terms: list[tuple[int, int]]) -> list[float]:
-    """Log-probability of each (node, token); terms come sorted by node."""
-    import torch
-
-    nodes = sorted({node for node, _ in terms})
-    values: list[float] = []
-    # In blocks: the logits of 128 nodes stay in the processor's cache, those of a whole tree do not.
-    bounds = [*range(0, len(nodes), _HEAD_ROWS), len(nodes)]
-    for low, high in pairwise(bounds):
-        block = nodes[low:high]
-        logits = head(hidden[block]).float()
-        normaliser = torch.logsumexp(logits, dim=-1)
-        place = {node: i for i, node in enumerate(block)}
-        mine = [(place[node], token) for node, token in terms if node in place]
-        rows, tokens = (torch.tensor(column, device=logits.device) for column in zip(*mine, strict=True))
-        values += (logits[rows, tokens] - normaliser[rows]).double().cpu().tolist()
-    return values

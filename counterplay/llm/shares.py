@@ -2,11 +2,16 @@
 
 k outputs with likelihoods q_1, ..., q_k have the shares q_i / sum_j q_j (Algorithm 1 of Chen, Zhang and Zhu, EMNLP
 2024). An output that comes twice is one, with both likelihoods; the shares of outputs that act alike add up.
+
+Of k texts that were drawn from the model each has the share 1 / k instead: a likely text is drawn more often already,
+and weighing it by its likelihood besides would count that twice. Over many draws the shares of Algorithm 1 with every
+possible output are the limit.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +45,12 @@ class Answers:
     without_text: int
 
 
-def answers_of(responses: Sequence[Response | None], best: int) -> Answers:
-    """The ``best`` most likely different texts of each response (None: there is no output), with their shares.
+def answers_of(responses: Sequence[Response | None], best: int, *, drawn: bool = False) -> Answers:
+    """The ``best`` most likely different texts of each response (None: there is no output), with their shares; of
+    texts that were ``drawn``, the most frequent ones.
 
-    Space around a text does not count, and a text of nothing else is none. Errors: `InputError` for several texts whose
-    log-probabilities are missing, NaN or all -inf: one text needs none.
+    Space around a text does not count, and a text of nothing else is none. Errors: `InputError` for several texts that
+    were not drawn whose log-probabilities are missing, NaN or all -inf: one text needs none.
     """
     if best < 1:
         raise InputError(f"The {best} most likely outputs cannot act. Give 1 or more.")
@@ -55,9 +61,9 @@ def answers_of(responses: Sequence[Response | None], best: int) -> Answers:
         if response is None:
             without_output += 1
             continue
-        ranked = _ranked(response, row)[:best]
+        ranked = (_counted(response) if drawn else _ranked(response, row))[:best]
         without_text += not ranked
-        for (name, _), part in zip(ranked, softmax([logprob for _, logprob in ranked]), strict=True):
+        for (name, _), part in zip(ranked, softmax([weight for _, weight in ranked]), strict=True):
             context.append(row)
             text.append(number.setdefault(name, len(number)))
             share.append(part)
@@ -117,9 +123,20 @@ def _merged(context: Places, action: Ints, weight: Floats) -> tuple[Places, Ints
     return context[starts], action[starts], np.add.reduceat(weight, starts) if len(starts) else weight
 
 
+def _counted(response: Response) -> list[tuple[str, float]]:
+    """The different texts of a response that say something, with the logarithms of how often, the most frequent first,
+    ties in the order of the draws."""
+    counts = Counter(text for text in _texts(response) if text)
+    return [(text, math.log(count)) for text, count in counts.most_common()]
+
+
+def _texts(response: Response) -> list[str]:
+    return [text.strip() if isinstance(text, str) else "" for text in response.get("texts") or ()]
+
+
 def _ranked(response: Response, row: int) -> list[tuple[str, float]]:
     """The different texts of a response that say something, with their log-likelihoods, the likeliest first."""
-    texts = [text.strip() if isinstance(text, str) else "" for text in response.get("texts") or ()]
+    texts = _texts(response)
     known = {text: 0.0 for text in texts if text}
     if len(known) <= 1:
         return list(known.items())

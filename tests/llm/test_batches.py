@@ -17,8 +17,8 @@ from counterplay.llm import batch_results, batches
 from counterplay.llm.batch_results import ImportReport, import_batch
 from counterplay.llm.batches import outstanding, write_batch
 from counterplay.llm.endpoint import Endpoint
-from counterplay.llm.protocol import Sampling
-from counterplay.llm.requests import Request, generation_request, ranking_request
+from counterplay.llm.requests import Prompting, Request, generation_request, ranking_request
+from counterplay.llm.sampling import Sampling
 from counterplay.llm.templates import Template, load_template
 from counterplay.logs import Workspace
 from counterplay.logs.outputs import Output, get_outputs, outputs_hash, put_outputs, request_key
@@ -29,7 +29,7 @@ TEMPLATE = Template(name="desk", source="{% block prompt %}Which desk for {{ tex
 
 
 def request_of(word: str, endpoint: Endpoint = ENDPOINT) -> Request:
-    return endpoint.request(generation_request(endpoint.identity("parrot"), TEMPLATE, word))
+    return endpoint.request(generation_request(endpoint.identity("parrot"), Prompting(template=TEMPLATE), word))
 
 
 WORDS = [f"étude {number}" for number in range(7)]
@@ -178,7 +178,9 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
-    ranking = ranking_request(ENDPOINT.identity("parrot"), load_template("triage"), "a cold", ["infections"])
+    ranking = ranking_request(
+        ENDPOINT.identity("parrot"), Prompting(template=load_template("triage")), "a cold", ["infections"]
+    )
     with pytest.raises(UnsupportedError, match="loglikelihood"):
         write_batch(tmp_path / "out", [*REQUESTS, ranking], ENDPOINT)
     report = write_batch(tmp_path / "out", [], ENDPOINT)

@@ -37,7 +37,7 @@ class MadeUp:
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     made = MadeUp()
-    monkeypatch.setattr(embedding, "identify", lambda *_: made.identity)
+    monkeypatch.setattr(embedding, "identify_embedder", lambda *_: made.identity)
     monkeypatch.setattr(embedding, "_encode", made.encode)
     return made
 
@@ -118,22 +118,3 @@ def test_an_embedder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tiny-Q4_1.gguf").write_bytes(b"weights")
     with pytest.raises(FileError, match=r"no sentence-transformers folder"):
         embed(["one"], embedder=str(tmp_path / "tiny-Q4_1.gguf"))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore::UserWarning:(torch|transformers|sentence_transformers).*")
-def test_static_vectors_are_an_embedder_too(tmp_path: Path, workspace: Workspace) -> None:
-    library = pytest.importorskip("sentence_transformers", reason="embedding needs the extra 'llm'")
-    from sentence_transformers.models import StaticEmbedding
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = Tokenizer(models.WordLevel({"[UNK]": 0, "burn": 1, "cold": 2, "arm": 3}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    weights = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
-    library.SentenceTransformer(modules=[StaticEmbedding(words, embedding_weights=weights)]).save(str(tmp_path / "m"))
-    # model2vec writes this file, which names the folder a model; sentence-transformers does without.
-    (tmp_path / "m" / "config.json").write_text("{}")
-    found = embed(["burn arm", "cold", "unheard"], embedder=str(tmp_path / "m"), connection=workspace.connection)
-    np.testing.assert_allclose(found, [[0.70711, 0, 0.70711], [0, 1, 0], [0, 0, 0]], atol=1e-6)

@@ -15,8 +15,9 @@ from counterplay.errors import ConfigurationError, MissingOutputError, Unsupport
 from counterplay.llm import endpoint as module
 from counterplay.llm.asking import Asked, ask_endpoint
 from counterplay.llm.endpoint import Endpoint, endpoint_from_environment
-from counterplay.llm.protocol import Sampling, wire_body
-from counterplay.llm.requests import Request, generation_request, ranking_request
+from counterplay.llm.protocol import wire_body
+from counterplay.llm.requests import Prompting, Request, generation_request, ranking_request
+from counterplay.llm.sampling import Sampling
 from counterplay.llm.templates import Template, load_template
 from counterplay.llm.transport import retry_after
 from counterplay.logs import Workspace, open_workspace
@@ -52,7 +53,9 @@ def endpoint_of(server: ModelServer, **fields: Any) -> Endpoint:
 
 def requests_of(endpoint: Endpoint, *words: str, best: int = 1) -> list[Request]:
     identity = endpoint.identity("parrot")
-    return [endpoint.request(generation_request(identity, TEMPLATE, word, best=best)) for word in words]
+    return [
+        endpoint.request(generation_request(identity, Prompting(template=TEMPLATE), word, best=best)) for word in words
+    ]
 
 
 def ask(endpoint: Endpoint, *words: str, best: int = 1) -> list[Output]:
@@ -95,7 +98,9 @@ def test_a_chat_is_asked_with_the_preamble_as_its_system_message(server: ModelSe
 def test_a_template_without_a_preamble_sends_no_system_message(server: ModelServer) -> None:
     endpoint = endpoint_of(server)
     plain = Template(name="plain", source="{% block prompt %}{{ text }}{% endblock %}")
-    _, body = endpoint.body(endpoint.request(generation_request(endpoint.identity("parrot"), plain, "ant")))
+    _, body = endpoint.body(
+        endpoint.request(generation_request(endpoint.identity("parrot"), Prompting(template=plain), "ant"))
+    )
     assert body["messages"] == [{"role": "user", "content": "ant"}]
 
 
@@ -145,13 +150,15 @@ def test_whatever_changes_the_body_changes_the_key_and_nothing_else_does(server:
 
 def test_what_an_endpoint_cannot_do_is_refused_before_anything_is_sent(server: ModelServer) -> None:
     endpoint = endpoint_of(server)
-    ranking = ranking_request(endpoint.identity("parrot"), load_template("triage"), "a cold", ["infections"])
+    ranking = ranking_request(
+        endpoint.identity("parrot"), Prompting(template=load_template("triage")), "a cold", ["infections"]
+    )
     with pytest.raises(UnsupportedError, match=r"'loglikelihood'.*without the block 'continuation'"):
         endpoint.request(ranking)
     with pytest.raises(ConfigurationError, match="3 texts at temperature 0"):
         requests_of(endpoint, "ant", best=3)
-    with pytest.raises(ConfigurationError, match="logprobs is off"):
-        requests_of(endpoint_of(server, sampling=Sampling(temperature=1.0, logprobs=False)), "ant", best=3)
+    drawn = endpoint_of(server, sampling=Sampling(temperature=1.0, logprobs=False))
+    assert requests_of(drawn, "ant", best=3)[0]["sampling"]["n"] == 3
     good, bad = requests_of(endpoint, "ant", "bee")
     for name, value in (("top_k", 40), ("beams", 4), ("min_p", 0.1)):
         with pytest.raises(UnsupportedError, match=name):
@@ -291,19 +298,6 @@ def test_several_texts_are_as_good_as_the_worst_of_them(
     server.reply = mixed
     (output,) = ask(endpoint_of(server, sampling=Sampling(temperature=1.0)), "ant", best=3)
     assert output.status == status
-
-
-def test_several_texts_that_cannot_be_weighed_are_not_bought(server: ModelServer, workspace: Workspace) -> None:
-    def plain(_: str, body: Body) -> Body:
-        answer = chat(body, "one", "two")
-        answer["choices"][1]["logprobs"] = None
-        return answer
-
-    server.reply = plain
-    endpoint = endpoint_of(server, parallel=1, sampling=Sampling(temperature=1.0))
-    with pytest.raises(UnsupportedError, match="gives no log-probabilities"):
-        ask_endpoint(workspace, requests_of(endpoint, *WORDS, best=2), endpoint)
-    assert (len(server.asked), count(workspace)) == (1, 1)
 
 
 def altered(**change: Any) -> Callable[[Body], Any]:

@@ -6,6 +6,7 @@ import importlib
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ class Toy:
 def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     made = Toy()
     monkeypatch.setattr(module, "answer", made.answer)
-    monkeypatch.setattr(module, "load_model", lambda *_, **__: None)
-    monkeypatch.setattr(module, "identify", lambda *_, **__: IDENTITY)
+    monkeypatch.setattr(module, "load_engine", lambda *_, **__: SimpleNamespace(limit=None))
+    monkeypatch.setattr(module, "engine_identity", lambda *_, **__: IDENTITY)
     return made
 
 

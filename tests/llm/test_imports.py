@@ -28,7 +28,7 @@ def test_without_the_extra_the_message_names_it() -> None:
 import sys
 sys.modules["torch"] = None
 from counterplay.errors import MissingExtraError
-from counterplay.llm.models import _libraries
+from counterplay.llm.local import _libraries
 try:
     _libraries()
 except MissingExtraError as error:

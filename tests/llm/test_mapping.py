@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from counterplay.llm.choosing import AnswerRule
 from counterplay.llm.generate import GenerateReport, generate
 from counterplay.llm.mapping import candidate_lists
 from counterplay.llm.models import ModelIdentity
-from counterplay.llm.requests import Request
+from counterplay.llm.requests import Prompting, Request
+from counterplay.llm.sampling import Sampling
+from counterplay.llm.templates import load_template
 from counterplay.logs import DecisionArrays, Workspace, read_choices, write_log
 from counterplay.logs.outputs import Output
 
@@ -62,16 +65,16 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Desk:
     (tmp_path / "plain.j2").write_text(PROMPT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(generating, "answer", made.answer)
-    monkeypatch.setattr(generating, "load_model", lambda *_, **__: None)
-    monkeypatch.setattr(generating, "identify", lambda *_, **__: MODEL)
+    monkeypatch.setattr(generating, "load_engine", lambda *_, **__: SimpleNamespace(limit=None))
+    monkeypatch.setattr(generating, "engine_identity", lambda *_, **__: MODEL)
     for module in (embedding, mapping):
-        monkeypatch.setattr(module, "identify", lambda *_: made.embedder)
+        monkeypatch.setattr(module, "identify_embedder", lambda *_: made.embedder)
     monkeypatch.setattr(embedding, "_encode", made.encode)
     return made
 
 
 def fill(workspace: Workspace, **options: Any) -> GenerateReport:
-    report = generate(workspace, "desk", model="toy", prompt="plain.j2", **options)
+    report = generate(workspace, "desk", model="toy", **{"prompt": "plain.j2", **options})
     assert isinstance(report, GenerateReport)
     return report
 
@@ -177,6 +180,15 @@ def test_several_outputs_without_likelihoods_are_refused(workspace: Workspace, d
     desk.says["a cold"] = {"texts": ["hm", "a sneeze"], "logprobs": [None, None]}
     with pytest.raises(InputError, match="Context 1 has 2 outputs"):
         fill(workspace, best=2)
+
+
+def test_texts_that_were_drawn_share_the_choice_as_often_as_they_were(workspace: Workspace, desk: Desk) -> None:
+    desk.says["a cold"] = {"texts": ["a sneeze", "hm", "a sneeze ", ""], "logprobs": [-9.0, -0.1, None, -0.1]}
+    drawn = Prompting(template=load_template("plain.j2"), sampling=Sampling(temperature=1.0))
+    fill(workspace, best=4, prompt=drawn, rule=AnswerRule(among="actions"))
+    choices = read_choices(workspace, "desk", "llm")
+    # "a sneeze" was drawn twice of the three that say something, however unlikely it is said to be.
+    assert choices.probabilities[1].tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_no_output_at_all_cannot_act(workspace: Workspace, desk: Desk) -> None:

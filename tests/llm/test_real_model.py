@@ -10,8 +10,9 @@ import pytest
 from counterplay.demo.data import DemoData
 from counterplay.llm.answering import answer
 from counterplay.llm.embedding import embed, nearest_actions
-from counterplay.llm.models import LanguageModel, load_model
-from counterplay.llm.requests import generation_request
+from counterplay.llm.local import LanguageModel, load_model
+from counterplay.llm.requests import Prompting, generation_request
+from counterplay.llm.sampling import Sampling
 from counterplay.llm.templates import Template
 
 pytestmark = [
@@ -65,7 +66,12 @@ def test_a_tree_gives_what_one_sequence_after_the_other_gives(model: LanguageMod
 def test_completions_come_with_their_likelihood_and_say_when_they_were_cut(model: LanguageModel, best: int) -> None:
     template = Template(name="capital", source="{% block prompt %}The capital of {{ text }} is{% endblock %}")
     long, short = (
-        generation_request(model.identity, template, "France", best=best, max_tokens=limit, stop=("\n", "."))
+        generation_request(
+            model.identity,
+            Prompting(template=template, sampling=Sampling(max_tokens=limit, stop=("\n", "."))),
+            "France",
+            best=best,
+        )
         for limit in (30, 1)
     )
     finished, cut = answer(model, [long, short])

@@ -11,7 +11,7 @@ import pytest
 
 from counterplay.errors import InputError
 from counterplay.llm.models import identify
-from counterplay.llm.requests import Request, generation_request, ranking_request
+from counterplay.llm.requests import Prompting, Request, generation_request, ranking_request
 from counterplay.llm.templates import Template, load_template
 from counterplay.llm.verifying import verify_live
 from counterplay.logs import Workspace
@@ -29,7 +29,10 @@ def model(tmp_path: Path) -> str:
 @pytest.fixture
 def requests(model: str, workspace: Workspace) -> list[Request]:
     """Five rankings whose answers are stored."""
-    made = [ranking_request(identify(model), load_template("triage"), f"text {i}", ["a", "b"]) for i in range(5)]
+    made = [
+        ranking_request(identify(model), Prompting(template=load_template("triage")), f"text {i}", ["a", "b"])
+        for i in range(5)
+    ]
     put_outputs(workspace.connection, [said(request, -1.0, -2.0) for request in made])
     return made
 
@@ -50,7 +53,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *scores: tuple[float, float]) -> li
         return [said(requests[0], *scores[(len(asked) - 1) % len(scores)])]
 
     monkeypatch.setattr(module, "answer", answer)
-    monkeypatch.setattr(module, "load_model", lambda *_, **__: None)
+    monkeypatch.setattr(module, "load_engine", lambda *_, **__: None)
     return asked
 
 
@@ -92,7 +95,7 @@ def test_texts_without_scores_that_fit_are_another_choice_and_no_number(
     workspace: Workspace, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = Template(name="plain", source="{% block prompt %}{{ text }}{% endblock %}")
-    request = generation_request(identify(model), template, "text")
+    request = generation_request(identify(model), Prompting(template=template), "text")
     response = {"texts": ["burns"], "logprobs": [-1.0], "tokens": [1]}
     put_outputs(workspace.connection, [Output(request=request, response=response, provenance={})])
     answers(monkeypatch, (-1.0, -2.0))

@@ -23,11 +23,19 @@ from counterplay.logs.outputs.differences import Difference
 from counterplay.logs.outputs.files import FORMAT_VERSION, OutputsReport, export_outputs, import_outputs
 from counterplay.logs.outputs.misses import Miss, explain_miss
 from counterplay.logs.outputs.overview import CacheOverview, OutputGroup, RepeatedPrompts, survey_outputs
-from counterplay.logs.outputs.rows import COLUMNS, OK, Output
-from counterplay.logs.outputs.store import get_draws, get_outputs, outputs_hash, put_outputs, served_keys
+from counterplay.logs.outputs.rows import COLUMNS, ERROR, OK, Output
+from counterplay.logs.outputs.store import (
+    get_draws,
+    get_outputs,
+    outputs_hash,
+    put_outputs,
+    served_keys,
+    settled_keys,
+)
 
 __all__ = [
     "COLUMNS",
+    "ERROR",
     "FORMAT_VERSION",
     "OK",
     "CacheOverview",
@@ -50,5 +58,6 @@ __all__ = [
     "remove_outputs",
     "request_key",
     "served_keys",
+    "settled_keys",
     "survey_outputs",
 ]

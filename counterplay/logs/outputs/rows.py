@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OK = "ok"
+ERROR = "error"
+"""Nothing was answered, and nothing paid for: the only status after which a request is asked again."""
 COLUMNS = ("key", "operation", "model", "request", "response", "status", "provenance")
 
 Row: TypeAlias = tuple[str, ...]

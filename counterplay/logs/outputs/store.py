@@ -11,7 +11,7 @@ import duckdb
 
 from counterplay.errors import InputError
 from counterplay.logs.outputs.canonical import canonical_json, request_key
-from counterplay.logs.outputs.rows import COLUMNS, OK, Output, Row, registered, row_of, rows_table, text_table
+from counterplay.logs.outputs.rows import COLUMNS, ERROR, OK, Output, Row, registered, row_of, rows_table, text_table
 
 _INSERT = f"""INSERT INTO outputs ({", ".join(COLUMNS)}) SELECT {", ".join(COLUMNS)} FROM {{source}}
     ON CONFLICT (key) DO UPDATE SET response = excluded.response, status = excluded.status,
@@ -53,6 +53,14 @@ def get_outputs(connection: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> d
 def served_keys(connection: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> set[str]:
     """Those of the keys that the cache can serve, without reading what was said."""
     return {key for (key,) in _served(connection, keys, "key")}
+
+
+def settled_keys(connection: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> set[str]:
+    """Those of the keys that need not be asked: what was answered, and what was cut short or refused, which has been
+    paid for and would end the same way."""
+    with registered(connection, text_table({"key": list(dict.fromkeys(keys))})):
+        found = connection.execute("SELECT key FROM outputs SEMI JOIN incoming USING (key) WHERE status <> ?", [ERROR])
+        return {key for (key,) in found.fetchall()}
 
 
 def get_draws(
