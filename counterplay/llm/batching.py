@@ -135,8 +135,9 @@ def footprint(config: Any, itemsize: int) -> Footprint:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # torch has a class of its own for CUDA, and words for the other devices.
+    # torch has a class of its own for CUDA's memory, and words for cuBLAS and for the other devices.
     said = str(error).lower()
     return isinstance(error, MemoryError) or any(
-        words in said for words in ("out of memory", "not enough memory", "can't allocate memory")
+        words in said
+        for words in ("out of memory", "not enough memory", "can't allocate memory", "cublas_status_alloc_failed")
     )

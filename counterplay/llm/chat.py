@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
+from jinja2 import nodes
 from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from counterplay.errors import ConfigurationError, MissingExtraError
@@ -46,7 +49,10 @@ class ChatFormat:
         system = [{"role": "system", "content": preamble.strip()}] if preamble.strip() else []
         messages = [*system, {"role": "user", "content": prompt.strip()}]
         try:
-            return _compile(self.source).render(messages=messages, add_generation_prompt=True, **self.tokens)
+            # Templates ask whether tools and documents are none, not whether they are there.
+            return _compile(self.source).render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=True, **self.tokens
+            )
         except (jinja2.TemplateError, SecurityError, TypeError) as error:
             raise ConfigurationError(
                 f"The model's chat template cannot be applied: {error}. Write the chat's marks into the prompt's "
@@ -108,11 +114,22 @@ def _refuse(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
+class _Generation(Extension):
+    """The tag ``generation``, which marks for training what the model itself has said: here it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - as its base class declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """What stands in the block."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 @lru_cache(maxsize=8)
 def _compile(source: str) -> jinja2.Template:
     # As transformers compiles them: without these settings the same template gives other line ends.
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals["raise_exception"] = _refuse

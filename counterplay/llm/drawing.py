@@ -30,18 +30,17 @@ def uniforms(key: str, seed: int, draws: int, steps: int) -> Uniforms:
 class Recorder:
     """Keeps log p of every token that is taken, before anything but the model has touched the distribution.
 
-    One number a row and step, and the logits of the step before; not the logits of all steps, which of 262,144 tokens
+    One number a row and step, and the distribution of the step before; not those of all steps, which of 262,144 tokens
     would be a megabyte a row and step.
     """
 
     def __init__(self) -> None:
-        self._before: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._before: torch.Tensor | None = None
         self._steps: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self._settle(input_ids[:, -1])
-        # Processors after this one make new tensors or are told to (`Draw`), so nothing is copied here.
-        self._before = scores, scores.logsumexp(dim=-1)
+        self._before = scores.log_softmax(dim=-1)
         return scores
 
     def logprobs(self, last: torch.Tensor) -> npt.NDArray[np.float64]:
@@ -53,8 +52,7 @@ class Recorder:
 
     def _settle(self, taken: torch.Tensor) -> None:
         if self._before is not None:
-            logits, normaliser = self._before
-            self._steps.append(logits.gather(1, taken[:, None])[:, 0] - normaliser)
+            self._steps.append(self._before.gather(1, taken[:, None])[:, 0])
             self._before = None
 
 

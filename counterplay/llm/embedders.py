@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from counterplay.errors import FileError, MissingExtraError
 from counterplay.llm.models import ModelIdentity
+from counterplay.llm.threads import patient_threads
 
 Singles = npt.NDArray[np.float32]
 
@@ -123,8 +124,9 @@ def load_embedder(spec: str) -> Embedder:
 def _load(folder: Path, _identity: ModelIdentity) -> Embedder:
     # The identity is part of the cache's key: a folder whose files change is loaded again.
     try:
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+        with patient_threads():
+            from sentence_transformers import SentenceTransformer
+            from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     except ImportError as error:
         raise MissingExtraError(
             f"Embedding texts needs {error.name}, which is not installed. "

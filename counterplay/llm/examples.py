@@ -61,7 +61,8 @@ def _best_of(workspace: Place, log: str) -> list[tuple[int, int]]:
     rewards = content.reward
     if not len(rewards) or np.isnan(rewards).all():
         raise UnsupportedError(f"Log '{log}' has no rewards, so no decision in it is an example. Name another log.")
-    rows = np.flatnonzero(rewards == np.nanmax(rewards))
+    # -1: the action that was taken is not known.
+    rows = np.flatnonzero((rewards == np.nanmax(rewards)) & (content.action >= 0))
     _, first = np.unique(content.context[rows], return_index=True)
     return [(int(content.context[row]), int(content.action[row])) for row in rows[first]]
 

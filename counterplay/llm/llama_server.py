@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from counterplay.errors import FileError, MissingExtraError, UnsupportedError
+from counterplay.llm.threads import patient_threads
 
 SLOTS = 4
 """Sequences that are computed at the same time."""
@@ -25,20 +26,13 @@ Work = Generator[dict[str, Any], Answer, Result]
 
 def library() -> Any:
     """The module ``xllamacpp``. Errors: `MissingExtraError` where it is not installed."""
-    told = os.environ.get("OMP_WAIT_POLICY")
-    # Its threads meet some hundred times a token. Where another process has one of their processors, waiting actively
-    # makes each meeting last until that process is through: texts then took 4 to 40 times as long. The policy is read
-    # when the library is loaded; others that use OpenMP need not have it.
-    os.environ["OMP_WAIT_POLICY"] = told or "PASSIVE"
     try:
-        import xllamacpp
+        with patient_threads():
+            import xllamacpp
     except ImportError as error:
         raise MissingExtraError(
             "The engine xllamacpp is not installed. Install it with: pip install xllamacpp"
         ) from error
-    finally:
-        if told is None:
-            del os.environ["OMP_WAIT_POLICY"]
     return xllamacpp
 
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from counterplay.llm.models import ModelIdentity, identify, resolve
 from counterplay.llm.padded import loglikelihoods as padded_loglikelihoods
 from counterplay.llm.scoring import Pair, loglikelihoods
 from counterplay.llm.stopping import StopStrings
+from counterplay.llm.threads import patient_threads
 
 if TYPE_CHECKING:
     import torch
@@ -121,44 +122,40 @@ def load_model(spec: str, *, dtype: str = "float32", adapter: str | Path | None 
         config = transformers.AutoConfig.from_pretrained(str(folder), **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
         kind = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
-        attention = {} if config.is_encoder_decoder else {"attn_implementation": "sdpa"}
-        module = kind.from_pretrained(str(folder), dtype=getattr(torch, dtype), **attention, **options)
+        module = kind.from_pretrained(str(folder), dtype=getattr(torch, dtype), **options)
         if adapter is not None:
             module = _adapted(module, adapter)
-    module = module.eval().to(device)
-    return _described(LanguageModel(
-        identity=identity,
-        tokenizer=tokenizer,
-        module=module,
-        device=device,
-        batches=Batches(device, footprint(module.config, module.dtype.itemsize)),
-    ))  # fmt: skip
+    return language_model(identity, tokenizer, module.to(device))
 
 
-def _described(model: LanguageModel) -> LanguageModel:
-    """With what the tokenizer and the configuration say of beginnings, ends and limits."""
+def language_model(identity: ModelIdentity, tokenizer: Any, module: Any) -> LanguageModel:
+    """A model of ``transformers`` where it stands, with what its tokenizer and its configuration say of beginnings,
+    ends and limits; its generation settings are replaced by those."""
     import transformers
 
-    config, tokenizer = model.module.config, model.tokenizer
-    own = model.module.generation_config
+    config, own = module.config, module.generation_config
     said = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
     ends = [] if said is None else [said] if isinstance(said, int) else list(said)
     plain, marked = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
     start = next(i for i in range(len(marked)) if marked[i : i + len(plain)] == plain)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
     # Only what the request says: a penalty or a temperature in the model's own file would be in no key.
-    model.module.generation_config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
+    module.generation_config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
         eos_token_id=ends or None,
         pad_token_id=padding,
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=own.decoder_start_token_id,
     )
     limit = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return replace(
-        model,
+    return LanguageModel(
+        identity=identity,
+        tokenizer=tokenizer,
+        module=module.eval(),
+        device=module.device,
+        batches=Batches(module.device, footprint(config, module.dtype.itemsize)),
         beginning=tuple(marked[:start]),
         # Only an encoder reads a text to its end; a decoder would take the end for the end of its own writing.
-        ending=tuple(marked[start + len(plain) :]) if model.encoder_decoder else (),
+        ending=tuple(marked[start + len(plain) :]) if config.is_encoder_decoder else (),
         ends=frozenset(ends),
         padding=int(padding),
         limit=int(limit) if limit else None,
@@ -177,7 +174,8 @@ def _adapted(module: Any, adapter: str | Path) -> Any:
 
 def _libraries() -> tuple[Any, Any]:
     try:
-        import torch
+        with patient_threads():
+            import torch
         import transformers
     except ImportError as error:
         raise MissingExtraError(

@@ -42,16 +42,24 @@ def term_values(module: Any, output: Any, terms: Sequence[Term]) -> list[float]:
 def _logits(module: Any, output: Any, hidden: Any) -> Any:
     """Of these hidden states ``(places, width)``, by the model's own last steps.
 
-    Models differ in what they do behind the matrix of the output layer: Gemma caps the logits, Cohere and Granite
-    scale them, others cut a padded vocabulary. So the module is asked as a whole, with a body that has already answered.
+    Models differ in what they do behind the matrix of the output layer: Gemma 2 caps the logits, Cohere and Granite
+    scale them, others cut a padded vocabulary. So the module is asked as a whole, its body having answered already.
     """
     import torch
 
-    body, answered = module.base_model, type(output)(last_hidden_state=hidden[None])
-    body.forward = lambda *_, **__: answered
+    body, asked = module.base_model, False
+
+    def answered(*_: Any, **__: Any) -> Any:
+        nonlocal asked
+        asked = True
+        return type(output)(last_hidden_state=hidden[None])
+
+    body.forward = answered
     try:
         stand_in = torch.zeros((1, len(hidden)), dtype=torch.long, device=hidden.device)
-        return module(input_ids=stand_in, use_cache=False).logits[0]
+        logits = module(input_ids=stand_in, use_cache=False).logits[0]
     finally:
         # The attribute of the instance: that of the class was never gone.
         del body.forward
+    # OPT goes past its body to the decoder in it; what it does after that is the matrix alone.
+    return logits if asked else module.get_output_embeddings()(hidden)

@@ -25,6 +25,9 @@ from counterplay.errors import ConfigurationError, FileError
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+CACHED = "cache:"
+"""What a spec begins with that names a model whose outputs are stored (``counterplay.llm.known_models``)."""
+
 NATIVE = "native"
 """The arithmetic of an engine that computes with the numbers of the file."""
 
@@ -53,6 +56,11 @@ class ModelIdentity:
 
 def resolve(spec: str) -> Path:
     """The file or folder that a spec names."""
+    if spec.startswith(CACHED):
+        raise FileError(
+            f"'{spec}' names outputs that are stored, and what is asked here needs the model itself: its weights, "
+            "tokenizer or chat format. Name its files, or import the outputs that are missing."
+        )
     if spec.startswith("package:"):
         return _package_file(spec.removeprefix("package:"))
     path = Path(spec).expanduser()

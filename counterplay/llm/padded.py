@@ -39,22 +39,25 @@ def loglikelihoods(
     return scores
 
 
-def right_padded(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
-    """``(rows, longest)``: token ids, what a shorter row lacks filled in behind it."""
+def padded(rows: Sequence[Sequence[int]], filler: int, *, left: bool = False) -> torch.Tensor:
+    """``(rows, longest)``: token ids, what a shorter row lacks filled in behind it, or before it."""
     import torch
 
     longest = max(len(ids) for ids in rows)
-    return torch.tensor([[*ids, *[filler] * (longest - len(ids))] for ids in rows], dtype=torch.long)
+    filled = [[filler] * (longest - len(ids)) for ids in rows]
+    return torch.tensor(
+        [[*fill, *ids] if left else [*ids, *fill] for ids, fill in zip(rows, filled, strict=True)], dtype=torch.long
+    )
 
 
 def _written(model: LanguageModel, pairs: Sequence[Pair]) -> list[float]:
     """By an encoder-decoder."""
     import torch
 
-    ids = right_padded([prompt for prompt, _ in pairs], model.padding).to(model.device)
-    mask = right_padded([[1] * len(prompt) for prompt, _ in pairs], 0).to(model.device)
+    ids = padded([prompt for prompt, _ in pairs], model.padding).to(model.device)
+    mask = padded([[1] * len(prompt) for prompt, _ in pairs], 0).to(model.device)
     # -100 is no token: the library's word for what is not to be predicted.
-    labels = right_padded([rest for _, rest in pairs], -100).to(model.device)
+    labels = padded([rest for _, rest in pairs], -100).to(model.device)
     with torch.inference_mode():
         logits = model.module(input_ids=ids, attention_mask=mask, labels=labels).logits.float()
         taken = labels.clamp(min=0)[:, :, None]
@@ -67,7 +70,7 @@ def _continued(model: LanguageModel, pairs: Sequence[Pair]) -> list[float]:
     import torch
 
     # The last token is predicted, never read.
-    ids = right_padded([(prompt + rest)[:-1] for prompt, rest in pairs], model.padding).to(model.device)
+    ids = padded([(prompt + rest)[:-1] for prompt, rest in pairs], model.padding).to(model.device)
     terms = [
         (row * ids.shape[1] + len(prompt) - 1 + place, token)
         for row, (prompt, rest) in enumerate(pairs)

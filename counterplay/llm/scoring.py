@@ -7,9 +7,9 @@ what one pass for each sequence would give, up to rounding (1e-4 in float32), wi
 fewer tokens. What all prompts begin with (instruction, examples) is the *trunk*: it is read once, and every tree stands
 on its keys and values.
 
-A tree is described by the mask of its attention alone, so it does not suit every model: not one that keeps a state (Mamba,
-linear attention), nor one whose distances are counted in the order of tokens (ALiBi), nor a sliding window that is shorter
-than a sequence. Those are scored a row each (``counterplay.llm.padded``).
+A tree is told to the model by a mask of attention alone, which does not suit every model: not one that keeps a state
+(Mamba, linear attention), nor one that counts distances in the order of tokens (ALiBi), nor a sliding window that is
+shorter than the sequence. What does not suit is scored a row each (``counterplay.llm.padded``).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from counterplay.llm import padded
+from counterplay.llm.beginnings import common, read_beginning, shared_length
 from counterplay.llm.logits import term_values
+from counterplay.llm.padded import loglikelihoods as padded_loglikelihoods
 
 if TYPE_CHECKING:
     from counterplay.llm.local import LanguageModel
@@ -65,7 +66,7 @@ def loglikelihoods(
 
     ``tick(k)`` is called as k more pairs are done.
     """
-    limit = longest_packed(model.module)
+    limit = longest_masked(model.module)
     packed = [i for i, (prompt, continuation) in enumerate(pairs) if len(prompt) + len(continuation) - 1 <= limit]
     scores = np.full(len(pairs), np.nan)
     for rows, found in _packed(model, [pairs[i] for i in packed]):
@@ -73,12 +74,12 @@ def loglikelihoods(
         if tick is not None:
             tick(sum(bool(np.isfinite(value)) for value in found))
     # In a tree what is no number spreads: a weight of zero times it is no number either. A row keeps it to itself.
-    left = np.flatnonzero(~np.isfinite(scores))
-    scores[left] = padded.loglikelihoods(model, [pairs[i] for i in left], tick=tick)
+    left = np.flatnonzero(~np.isfinite(scores)).tolist()
+    scores[left] = padded_loglikelihoods(model, [pairs[i] for i in left], tick=tick)
     return scores
 
 
-def longest_packed(module: Any) -> float:
+def longest_masked(module: Any) -> float:
     """Tokens of the longest sequence that a tree may hold for this model: infinite where only full attention is, 0
     where a mask does not describe what a token sees."""
     config = module.config.get_text_config(decoder=True)
@@ -95,7 +96,7 @@ def _packed(model: LanguageModel, pairs: Sequence[Pair]) -> Iterator[tuple[list[
     """Places of pairs and their log-likelihoods, a tree at a time."""
     if not pairs:
         return
-    size = trunk_length(pairs)
+    size = shared_length([prompt for prompt, _ in pairs])
     trunk = _Trunk(model, pairs[0][0][:size])
     for tree in pack([(prompt[size:], continuation) for prompt, continuation in pairs]):
         found = trunk.evaluate(tree)
@@ -110,7 +111,7 @@ def pack(pairs: Sequence[Pair], max_tokens: int = MAX_TOKENS) -> Iterator[Tree]:
         prompt, continuation = pairs[index]
         # The last token is predicted, never read.
         sequence = (prompt + continuation)[:-1]
-        shared = _shared(previous, sequence)
+        shared = common(previous, sequence)
         if tree.ids and len(tree.ids) + len(sequence) - shared > max_tokens:
             yield tree
             tree, path, shared = Tree(), [], 0
@@ -125,48 +126,29 @@ def pack(pairs: Sequence[Pair], max_tokens: int = MAX_TOKENS) -> Iterator[Tree]:
         yield tree
 
 
-def trunk_length(pairs: Sequence[Pair]) -> int:
-    """How many tokens all prompts begin with; at least one token of every prompt is left to the trees."""
-    first, last = min(prompt for prompt, _ in pairs), max(prompt for prompt, _ in pairs)
-    return min(_shared(first, last), min(len(prompt) for prompt, _ in pairs) - 1)
-
-
-def _shared(left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    count = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
-
-
 class _Trunk:
     """The keys and values of the tokens that every sequence begins with."""
 
     def __init__(self, model: LanguageModel, ids: tuple[int, ...]) -> None:
-        import torch
-        from transformers import DynamicCache
-
-        self._model = model
-        self._size = len(ids)
-        self._cache = DynamicCache(config=model.module.config)
-        if ids:
-            with torch.inference_mode():
-                model.module.base_model(
-                    input_ids=torch.tensor([ids], device=model.device), past_key_values=self._cache, use_cache=True
-                )
+        self._model, self._size = model, len(ids)
+        self._cache = read_beginning(model, ids)
 
     def evaluate(self, tree: Tree) -> dict[int, float]:
         """The log-likelihood of each pair of a tree, by the pair's index."""
         import torch
 
         model, terms = self._model, sorted({term for pair in tree.terms.values() for term in pair})
-        mask = np.pad(tree.mask(), ((0, 0), (self._size, 0)), constant_values=True)
+        allowed = np.pad(tree.mask(), ((0, 0), (self._size, 0)), constant_values=True)
+        mask = torch.from_numpy(allowed).to(model.device)[None, None]
+        if model.module.config._attn_implementation != "sdpa":
+            # Written out (Gemma 2), attention adds its mask to the scores.
+            kind = model.module.dtype
+            mask = torch.zeros_like(mask, dtype=kind).masked_fill(~mask, torch.finfo(kind).min)
         with torch.inference_mode():
             output = model.module.base_model(
                 input_ids=torch.tensor([tree.ids], device=model.device),
                 position_ids=torch.tensor([[self._size + len(row) - 1 for row in tree.rows]], device=model.device),
-                attention_mask=torch.from_numpy(mask).to(model.device)[None, None],
+                attention_mask=mask,
                 # A copy, because the forward pass appends to the cache that it is given.
                 past_key_values=copy.deepcopy(self._cache),
                 use_cache=True,

@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 WINDOW = 8
 """Tokens that are decoded beyond those that a stop string may take, one a byte at most."""
 
+BROKEN = "\ufffd"
+"""What stands in a text for bytes that are no sign."""
+
 
 class StopStrings:
     """Which tokens can end a stop string; made once for a tokenizer and the strings.
 
-    ``marks``: the strings. ``sure``: whether such a token always ends one, as with a single sign.
+    ``marks``: the strings. ``sure``: whether such a token always ends one, as with a single sign of ASCII.
     """
 
     def __init__(self, tokenizer: Any, marks: Sequence[str], vocabulary: int, device: torch.device) -> None:
         import torch
 
         self.marks, self.tokenizer = tuple(marks), tokenizer
-        self.sure = all(len(mark) == 1 for mark in marks)
+        self.sure = all(len(mark) == 1 and mark.isascii() for mark in marks)
         self.window = WINDOW + max((len(mark.encode()) for mark in marks), default=0)
         ends = {mark[-1] for mark in marks}
         # Behind another token, because the first of a text may lose its space.
@@ -38,6 +41,8 @@ class StopStrings:
         texts = tokenizer.batch_decode([[anchor, token] for token in range(known)], skip_special_tokens=True)
         before = len(tokenizer.decode([anchor], skip_special_tokens=True))
         suspects = np.zeros(vocabulary, dtype=np.bool_)
+        # A sign of several bytes may be completed by a token that is no text alone.
+        ends |= set() if all(mark[-1].isascii() for mark in marks) else {BROKEN}
         suspects[:known] = [not ends.isdisjoint(text[before:]) for text in texts]
         self.suspects = torch.from_numpy(suspects).to(device)
 

@@ -55,7 +55,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     made = Toy()
     monkeypatch.setattr(module, "answer", made.answer)
     monkeypatch.setattr(module, "load_engine", lambda *_, **__: SimpleNamespace(limit=None))
-    monkeypatch.setattr(module, "engine_identity", lambda *_, **__: IDENTITY)
+    monkeypatch.setattr(module, "model_identity", lambda *_, **__: IDENTITY)
     return made
 
 

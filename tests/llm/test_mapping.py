@@ -66,7 +66,7 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Desk:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(generating, "answer", made.answer)
     monkeypatch.setattr(generating, "load_engine", lambda *_, **__: SimpleNamespace(limit=None))
-    monkeypatch.setattr(generating, "engine_identity", lambda *_, **__: MODEL)
+    monkeypatch.setattr(generating, "model_identity", lambda *_, **__: MODEL)
     for module in (embedding, mapping):
         monkeypatch.setattr(module, "identify_embedder", lambda *_: made.embedder)
     monkeypatch.setattr(embedding, "_encode", made.encode)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counterplay.llm.scoring import Pair, pack, trunk_length
+from counterplay.llm.beginnings import shared_length
+from counterplay.llm.scoring import Pair, pack
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
 PAIRS = st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=12)
@@ -45,7 +46,7 @@ def test_in_one_tree_no_token_stands_twice_in_its_place(pairs: list[Pair]) -> No
 
 @given(PAIRS)
 def test_the_trunk_is_common_to_all_prompts_and_leaves_each_a_token(pairs: list[Pair]) -> None:
-    size = trunk_length(pairs)
+    size = shared_length([prompt for prompt, _ in pairs])
     assert len({prompt[:size] for prompt, _ in pairs}) == 1
     assert all(len(prompt) > size for prompt, _ in pairs)
 

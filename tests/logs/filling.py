@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from counterplay.logs.outputs import Output
@@ -74,6 +75,7 @@ def _fill(place: Path, file: Path, chunk: int, seconds: float, steps: bool, ther
         time.sleep(seconds)
         return outputs
 
-    module.CHUNK, module.answer, module.load_model = chunk, answer, lambda *_, **__: None
+    module.CHUNK, module.answer = chunk, answer
+    module.load_engine = lambda *_, **__: SimpleNamespace(limit=None)
     there.send("ready")
     there.send(str(module.generate(place, "desk", model=str(place.parent / "tiny-Q4_1.gguf"))))

@@ -12,7 +12,9 @@ from counterplay.logs.sources.source import Source
 def add_actions(connection: duckdb.DuckDBPyConnection, log: str, plan: Plan) -> None:
     """Append labels that are new: in the plan's order, or else sorted (whole numbers by size)."""
     if plan.labels is None:
-        table = f"""(SELECT label, CAST(NULL AS VARCHAR) AS text,
+        # A label is a name, mostly of words; what it stands for in other files, nobody has said.
+        text = "replace(label, '_', ' ')" if plan.shape == "labels" else "CAST(NULL AS VARCHAR)"
+        table = f"""(SELECT label, {text} AS text,
                 row_number() OVER (ORDER BY TRY_CAST(label AS HUGEINT) NULLS LAST, label) AS place
             FROM (SELECT DISTINCT label FROM ({plan.entries}) JOIN (SELECT ordinal FROM {SOUND}) USING (ordinal)))"""
         values = {}

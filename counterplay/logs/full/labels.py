@@ -47,7 +47,8 @@ def import_labels(
     `source`: a path or a polars, pandas or Arrow frame, as for `import_decisions`; a row for each text. `columns`: our
     word to the file's column; `label` is one label, `labels` a list of those that are right: a list, or in a text
     `["a", "b"]`, `[a, b]` or `a|b`. `splits`: take rows of these splits only; default: all. `leave_out`: labels that
-    are no actions; a row that has no other is left out, and counted in `rows_left_out`. Bad rows go to the quarantine,
+    are no actions; a row that has no other is left out, and counted in `rows_left_out`. The text of an action is its
+    label, with spaces for underscores. Bad rows go to the quarantine,
     with line and reason. Errors: `FileError`, `ColumnError`, `InputError`; after any error the workspace is as it was.
     """
     wanted = [splits] if isinstance(splits, str) else list(splits)
