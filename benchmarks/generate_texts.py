@@ -7,7 +7,7 @@ Gemma 2B on CUDA, in bfloat16. Prompts are words of chance; every text is writte
 - overhead: prompts of 24 tokens with nothing in common. Ours: requests to outputs with their log-likelihoods, stored in
   a workspace. Bare: token ids are given, batches are cut as ours, padded and passed to ``model.generate``; texts are
   decoded.
-- examples: the same behind 160 tokens that all prompts share.
+- examples: the same behind 160 tokens that all prompts share (24 with ``--quick``).
 - decoding: the last tokens of a batch, by time of the limit less time of one token, beside the floor: the weights, read
   once a step at the rate at which this device reads memory.
 - embedding: MiniLM, 2,000 short texts (where the package is installed).
@@ -148,7 +148,7 @@ def bytes_a_second(model: LanguageModel) -> float:
 def decoding(model: LanguageModel, own: Sequence[tuple[int, ...]], batch: int) -> dict[str, float]:
     """Seconds a step after the first, and the least that reading the weights takes."""
     rows = own[:batch]
-    took = turns({"one": lambda: bare(model, rows, batch, 1), "all": lambda: bare(model, rows, batch)}, 3)
+    took = turns({"one": lambda: bare(model, rows, batch, 1), "all": lambda: bare(model, rows, batch)}, 2)
     weights = sum(
         tensor.numel() * tensor.itemsize for tensor in {t.data_ptr(): t for t in model.module.parameters()}.values()
     )
@@ -176,15 +176,15 @@ def main() -> None:
     quick = arguments(__doc__).quick
     name, model = build()
     cuda = model.device.type == "cuda"
-    count, times = (2048 if cuda else 256, 5) if not quick else (512 if cuda else 64, 2)
+    count, times = ((512 if cuda else 32), 1) if quick else ((2048, 5) if cuda else (256, 3))
     size = int(model.module.config.vocab_size)
     own = texts(count, OWN, size, 1)
-    (shared,) = texts(1, SHARED, size, 2)
+    (shared,) = texts(1, OWN if quick else SHARED, size, 2)
     plain, behind = requests(model, own, ""), requests(model, own, shared)
     ids = [model.prompt(text) for text in own]
     ids_behind = [model.prompt(f"{shared} {text}") for text in own]
     batch = batch_size(model, OWN + TOKENS, count)
-    batch_behind = batch_size(model, SHARED + OWN + TOKENS, count)
+    batch_behind = batch_size(model, len(ids_behind[0]) + TOKENS, count)
     agree = sum(a == b for a, b in zip(ours(model, plain[:batch]), bare(model, ids[:batch], batch), strict=True))
     took = turns(
         {
@@ -204,7 +204,7 @@ def main() -> None:
         for rows, s in steps.items()
     ]
     table(["rows decoded at once", "ms a step", "floor, ms", "ratio"], shown)
-    rate = embedding(256 if quick else 2000)
+    rate = embedding(64 if quick else 2000)
     print(f"\nMiniLM: {'not installed' if rate is None else f'{rate:,.0f} texts/s'}")
     finish(
         "generate_texts",

@@ -25,9 +25,6 @@ from counterplay.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
     from counterplay.llm.forecast import Forecast
-    from counterplay.llm.measured import OtherWeights
-
-_HASH = 12
 
 
 def plan(
@@ -137,7 +134,7 @@ def _lines(found: Forecast, price: tuple[float, float] | None, command: str) -> 
         rows["money"] = f"{found.money:,.4g} (at {price[0]:g} and {price[1]:g} a million tokens)"
     width = max(map(len, rows))
     yield from (f"  {name:<{width}}  {value}" for name, value in rows.items())
-    yield from (_other(found.model, other) for other in found.other_weights)
+    yield from (other.told(found.model) for other in found.other_weights)
     if found.first_miss is not None:
         yield f"First to ask: {found.first_miss}"
 
@@ -153,14 +150,6 @@ def _seconds(found: Forecast, command: str) -> str:
     where = f" on {', '.join(found.speed.devices)}" if found.speed.devices else ""
     long = f", {found.seconds / 3600:,.1f} hours" if found.seconds >= 3600 else ""
     return f"{found.seconds:,.1f}{long} (median of {found.speed.outputs:,} timed outputs{where})"
-
-
-def _other(model: str, other: OtherWeights) -> str:
-    adapter = f", adapter {other.adapter[:_HASH]}" if other.adapter else ""
-    return (
-        f"The cache has {other.outputs:,} outputs of {model} with other weights (revision {other.revision[:_HASH]}, "
-        f"{other.quantisation}, {other.dtype}{adapter}); these are not the same requests."
-    )
 
 
 def _chosen(options: Any) -> Iterator[str]:

@@ -20,7 +20,8 @@ from counterplay.llm.batches import BatchReport, outstanding, write_batch
 from counterplay.llm.choosing import ALGORITHM_1, AnswerRule
 from counterplay.llm.embedding import EMBEDDER
 from counterplay.llm.endpoint import Endpoint
-from counterplay.llm.generate import Filled, GenerateReport, opened_for_writing, progress, report_fill, store_choices
+from counterplay.llm.generate import Filled, GenerateReport, progress, report_fill, store_choices
+from counterplay.llm.opening import opened_for_writing
 from counterplay.llm.planning import Plan, plan
 from counterplay.llm.requests import Prompting, Request, prompting_of
 from counterplay.llm.sampling import Sampling

@@ -46,15 +46,15 @@ def embed(
     place: dict[str, int] = {}
     for key in keys:
         place.setdefault(key, len(place))
-    known = {} if connection is None else _known(connection, list(place))
+    known = {} if connection is None else known_vectors(connection, list(place))
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if missing:
         vectors = _rounded(_encode(embedder, list(missing.values())))
-        _check_width(name, vectors.shape[1], known)
+        check_width(name, vectors.shape[1], known)
         if connection is not None:
-            _store(connection, name, list(missing), vectors)
+            store_vectors(connection, name, list(missing), vectors)
         known.update(zip(missing, vectors, strict=True))
-    _check_width(name, len(known[keys[0]]), known)
+    check_width(name, len(known[keys[0]]), known)
     unique = np.stack([known[key] for key in place])
     return unique if len(place) == len(keys) else unique[[place[key] for key in keys]]
 
@@ -80,11 +80,6 @@ def unknown_keys(connection: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> 
     finally:
         connection.unregister("wanted_vectors")
     return {key for (key,) in rows}
-
-
-def store_vectors(connection: duckdb.DuckDBPyConnection, name: str, keys: list[str], vectors: Singles) -> None:
-    """Keep vectors ``(n, d)`` of an embedder, rounded as all are; those that are there already stay."""
-    _store(connection, name, keys, _rounded(vectors))
 
 
 def nearest_actions(texts: Singles, actions: Singles, count: int) -> npt.NDArray[np.int32]:
@@ -114,7 +109,8 @@ def _rounded(vectors: Singles) -> Singles:
     return np.asarray(np.round(vectors, DECIMALS), dtype=np.float32)
 
 
-def _check_width(name: str, width: int, known: Mapping[str, Singles]) -> None:
+def check_width(name: str, width: int, known: Mapping[str, Singles]) -> None:
+    """Refuse vectors of another width than the embedder gives."""
     other = next((len(vector) for vector in known.values() if len(vector) != width), None)
     if other is not None:
         raise InputError(
@@ -123,7 +119,8 @@ def _check_width(name: str, width: int, known: Mapping[str, Singles]) -> None:
         )
 
 
-def _known(connection: duckdb.DuckDBPyConnection, keys: list[str]) -> dict[str, Singles]:
+def known_vectors(connection: duckdb.DuckDBPyConnection, keys: list[str]) -> dict[str, Singles]:
+    """The vectors of those keys that are stored."""
     import pyarrow as pa
 
     connection.register("wanted_vectors", pa.table({"key": pa.array(keys, type=pa.string())}))
@@ -140,11 +137,12 @@ def _known(connection: duckdb.DuckDBPyConnection, keys: list[str]) -> dict[str, 
     return known
 
 
-def _store(connection: duckdb.DuckDBPyConnection, name: str, keys: list[str], vectors: Singles) -> None:
+def store_vectors(connection: duckdb.DuckDBPyConnection, name: str, keys: list[str], vectors: Singles) -> None:
+    """Keep vectors ``(n, d)`` of an embedder, rounded as all are; those that are there already stay."""
     import pyarrow as pa
 
     offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
-    lists = pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel()))
+    lists = pa.ListArray.from_arrays(offsets, pa.array(_rounded(vectors).ravel()))
     connection.register("incoming_vectors", pa.table({"key": pa.array(keys, type=pa.string()), "vector": lists}))
     try:
         connection.execute(

@@ -23,10 +23,13 @@ from counterplay.llm.embedding import EMBEDDER
 from counterplay.llm.engines import Engine, load_engine
 from counterplay.llm.known_models import model_identity
 from counterplay.llm.mapping import choices_of
+from counterplay.llm.measured import other_weights
+from counterplay.llm.models import ModelIdentity
+from counterplay.llm.opening import opened_for_writing
 from counterplay.llm.planning import Plan, plan
 from counterplay.llm.requests import Prompting, Request, prompting_of
 from counterplay.llm.sampling import Sampling
-from counterplay.logs import Workspace, open_workspace, write_choices
+from counterplay.logs import write_choices
 from counterplay.logs.outputs import OK, Output, explain_miss, get_outputs, put_outputs, served_keys, settled_keys
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.workspace import borrowed
@@ -39,9 +42,6 @@ CHUNK = 1024
 
 FIRST_TEXTS, MOST_TEXTS, COMMIT_SECONDS = 64, 8192, 20.0
 """Texts between two commits, at first and at most; about so many seconds of work are lost when a run is stopped."""
-
-PATIENCE = 3600.0
-"""Seconds that answers wait for another process that holds the workspace; then those of one chunk are lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +236,8 @@ def _fill(workspace: Place, asked: Plan, load: Callable[[], Engine], console: Co
     todo = _exchange(workspace, [], dict(zip(asked.keys, asked.requests, strict=True)))
     if not todo:
         return 0, 0.0
+    if console is not None:
+        _warn(workspace, asked, console)
     model, outputs, good = load(), list[Output](), 0
     check_lengths(model, list(todo.values()))
     work, began = _Chunks(todo), time.monotonic()
@@ -249,6 +251,16 @@ def _fill(workspace: Place, asked: Plan, load: Callable[[], Engine], console: Co
             good += sum(output.status == OK for output in outputs)
         _exchange(workspace, outputs, {})
     return good, time.monotonic() - began
+
+
+def _warn(workspace: Place, asked: Plan, console: Console) -> None:
+    """Say it where the cache has outputs of a model of this name with other weights: asking again may be a surprise."""
+    first = asked.requests[0]
+    identity = ModelIdentity(**{name: first[name] for name in ModelIdentity.__dataclass_fields__})
+    with borrowed(workspace) as opened:
+        found = other_weights(opened.connection, identity)
+    for other in found:
+        console.print(f"{other.told(identity.model)} All of these are asked.", markup=False, highlight=False)
 
 
 class _Chunks:
@@ -293,16 +305,6 @@ def _exchange(workspace: Place, outputs: Sequence[Output], requests: dict[str, R
                 put_outputs(connection, outputs)
         settled = settled_keys(opened.connection, list(requests))
     return {key: request for key, request in requests.items() if key not in settled}
-
-
-@contextmanager
-def opened_for_writing(workspace: Place) -> Iterator[Workspace]:
-    """The workspace, open for writing; one that is given by its path is closed again, for others to write to."""
-    if isinstance(workspace, Workspace):
-        yield workspace
-        return
-    with open_workspace(workspace, wait=PATIENCE) as opened:
-        yield opened
 
 
 def _check(workspace: Place, log: str, asked: Plan, load: Callable[[], Engine], console: Console | None) -> CheckReport:

@@ -6,7 +6,6 @@ The workspace is open while something is read or committed, never while the embe
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +26,8 @@ from counterplay.llm.log_texts import (
     store_features,
 )
 from counterplay.llm.nearest import most_similar, most_similar_among
-from counterplay.logs import Workspace, open_workspace, write_choices
+from counterplay.llm.opening import opened_for_writing
+from counterplay.logs import Workspace, write_choices
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
 from counterplay.logs.workspace import borrowed
@@ -43,9 +43,6 @@ PRIOR = "embedding-prior"
 
 CHUNK, STEP = 4096, 512
 """Texts between two commits, and between two signs of progress."""
-
-PATIENCE = 3600.0
-"""Seconds that vectors wait for another process that holds the workspace; then those of one chunk are lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +146,7 @@ def embed_log(
     name = stored_name(embedder, identify_embedder(embedder))
     _compute(workspace, name, missing, loaded, tell)
     tell(len(texts), len(texts), "storing features")
-    with _for_writing(workspace) as opened, opened.transaction():
+    with opened_for_writing(workspace) as opened, opened.transaction():
         made = _make(opened, log, found, embedder, dimensions)
         stored = store_features(opened.connection, log, found, made.contexts, made.actions, replace)
         prior = stored and _store_prior(opened, log, made.prior, replace)
@@ -198,7 +195,7 @@ def _compute(workspace: Place, name: str, missing: dict[str, str], loaded: Embed
         for begin in range(0, len(chunk), STEP):
             tell(start + begin, len(keys), "embedding texts")
             parts.append(loaded.encode([missing[key] for key in chunk[begin : begin + STEP]]))
-        with _for_writing(workspace) as opened, opened.transaction() as connection:
+        with opened_for_writing(workspace) as opened, opened.transaction() as connection:
             store_vectors(connection, name, chunk, np.concatenate(parts))
 
 
@@ -265,15 +262,6 @@ def _store_prior(opened: Workspace, log: str, prior: Ints | None, replace: bool)
         return False
     write_choices(opened, log, PRIOR, prior)
     return True
-
-
-@contextlib.contextmanager
-def _for_writing(workspace: Place) -> Iterator[Workspace]:
-    if isinstance(workspace, Workspace):
-        yield workspace
-        return
-    with open_workspace(workspace, wait=PATIENCE) as opened:
-        yield opened
 
 
 def _silent(done: int, total: int, what: str) -> None:

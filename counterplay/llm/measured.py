@@ -14,6 +14,9 @@ from counterplay.llm.requests import Request
 from counterplay.llm.token_counts import bytes_read
 from counterplay.logs.outputs import OK
 
+HASH = 12
+"""Digits of a hash that are shown."""
+
 LOOKED_AT = 1_000
 """Outputs that a rate is taken from at most: the first in the order of their keys, which is one by chance."""
 
@@ -39,6 +42,14 @@ class OtherWeights:
     quantisation: str
     dtype: str
     adapter: str | None
+
+    def told(self, model: str) -> str:
+        """In a sentence."""
+        adapter = f", adapter {self.adapter[:HASH]}" if self.adapter else ""
+        return (
+            f"The cache has {self.outputs:,} outputs of {model} with other weights (revision {self.revision[:HASH]}, "
+            f"{self.quantisation}, {self.dtype}{adapter}); these are not the same requests."
+        )
 
 
 def speed_of(connection: duckdb.DuckDBPyConnection, like: Request) -> Speed | None:

@@ -9,7 +9,16 @@ import numpy as np
 
 from counterplay.errors import CounterplayError
 from counterplay.llm.embedders import identify_embedder
-from counterplay.llm.embedding import EMBEDDER, Singles, _check_width, _known, _store, embed, stored_name, vector_keys
+from counterplay.llm.embedding import (
+    EMBEDDER,
+    Singles,
+    check_width,
+    embed,
+    known_vectors,
+    store_vectors,
+    stored_name,
+    vector_keys,
+)
 from counterplay.logs import Workspace, open_workspace
 from counterplay.logs.reading import Place
 from counterplay.logs.workspace import borrowed
@@ -31,14 +40,14 @@ def embed_stored(workspace: Place, texts: Sequence[str], *, embedder: str = EMBE
     identity = identify_embedder(embedder)
     name, keys = stored_name(embedder, identity), vector_keys(identity, texts)
     with borrowed(workspace) as opened:
-        known = _known(opened.connection, list(dict.fromkeys(keys)))
+        known = known_vectors(opened.connection, list(dict.fromkeys(keys)))
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if missing:
         vectors = embed(list(missing.values()), embedder=embedder)
-        _check_width(name, vectors.shape[1], known)
+        check_width(name, vectors.shape[1], known)
         _keep(workspace, name, list(missing), vectors)
         known.update(zip(missing, vectors, strict=True))
-    _check_width(name, len(known[keys[0]]), known)
+    check_width(name, len(known[keys[0]]), known)
     return np.stack([known[key] for key in keys])
 
 
@@ -46,14 +55,14 @@ def _keep(workspace: Place, name: str, keys: list[str], vectors: Singles) -> Non
     """Store vectors if that is possible; they can be computed again."""
     if isinstance(workspace, Workspace):
         if not _read_only(workspace):
-            _store(workspace.connection, name, keys, vectors)
+            store_vectors(workspace.connection, name, keys, vectors)
         return
     with (
         contextlib.suppress(CounterplayError),
         open_workspace(workspace, wait=_WAIT) as opened,
         opened.transaction() as connection,
     ):
-        _store(connection, name, keys, vectors)
+        store_vectors(connection, name, keys, vectors)
 
 
 def _read_only(workspace: Workspace) -> bool:

@@ -1,8 +1,7 @@
 """Greedy completions of many prompts with one beginning, faster than one at a time and without padding.
 
-``counterplay generate`` asks one prompt at a time, so that an output cannot depend on its neighbours. Here the common
-beginning is read once and prompts of the same number of tokens go together, so nothing is padded either; in float32
-that leaves rounding (about 1e-5 in a logit) between the two. What was completed is kept, batch by batch.
+The common beginning is read once and prompts of the same number of tokens go together, so nothing is padded; in float32
+that leaves rounding (about 1e-5 in a logit) beside ``counterplay generate``. What was completed is kept by batches.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -185,3 +186,15 @@ def test_a_models_identity_is_its_bytes(tmp_path: Path) -> None:
     before = identify(str(one)).revision
     one.write_bytes(b"other weights")
     assert identify(str(one)).revision != before
+
+
+def test_it_is_said_that_other_weights_of_the_same_name_are_stored(
+    workspace: Workspace, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(workspace)
+    others = replace(IDENTITY, revision="f" * 64)
+    monkeypatch.setattr(module, "model_identity", lambda *_, **__: others)
+    told = io.StringIO()
+    report = fill(workspace, console=Console(file=told, width=500))
+    assert (report.answered, len(toy.asked)) == (6, 12)
+    assert "6 outputs of toy with other weights (revision 000000000000, none, float32)" in told.getvalue()
