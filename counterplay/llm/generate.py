@@ -113,11 +113,12 @@ def generate(
 ) -> GenerateReport | CheckReport:
     """Ask a language model about every context of a log, once, and store what it would choose as a policy.
 
-    Outputs that the cache has are not asked for again, and every ``CHUNK`` answers are committed, so a run that was
-    stopped, or killed, goes on where it was. Several processes may fill one workspace at the same time: before each
-    chunk it is looked up what the others have stored meanwhile, and what two of them asked at the same moment keeps the
-    answer that came first. At the end the table ``choices`` holds the policy: for a template that
-    ranks, the candidate of highest log-likelihood; for one that does not, what ``rule`` makes of the completions.
+    Outputs that the cache has are not asked for again, and answers are committed as they come (1,024 rankings, or the
+    texts of about 20 seconds), so a run that was stopped, or killed, goes on where it was. Several processes may fill
+    one workspace at the same time: before each chunk it is looked up what the others have stored meanwhile, and what
+    two of them asked at the same moment keeps the answer that came first. At the end the table ``choices`` holds the
+    policy: for a template that ranks, the candidate of highest log-likelihood; for one that does not, what ``rule``
+    makes of the completions.
 
     Parameters
     ----------
