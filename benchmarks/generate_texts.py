@@ -27,12 +27,12 @@ import numpy as np
 from common import arguments, finish, table
 
 from counterplay.llm.answering import answer
-from counterplay.llm.local import LanguageModel, language_model
+from counterplay.llm.engines.local import LanguageModel, language_model
+from counterplay.llm.engines.padded import padded
 from counterplay.llm.models import ModelIdentity
-from counterplay.llm.padded import padded
-from counterplay.llm.requests import Prompting, Request, generation_request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import Template
+from counterplay.llm.prompting.requests import Prompting, Request, generation_request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import Template
 from counterplay.logs import open_workspace
 from counterplay.logs.outputs import put_outputs
 
@@ -158,7 +158,7 @@ def decoding(model: LanguageModel, own: Sequence[tuple[int, ...]], batch: int) -
 def embedding(count: int) -> float | None:
     """Texts a second, or None where MiniLM is not installed."""
     from counterplay.errors import CounterplayError
-    from counterplay.llm.embedding import embed
+    from counterplay.llm.vectors.embedding import embed
 
     rng = np.random.default_rng(0)
     parts = ["burn", "fracture", "of", "left", "right", "hand", "ankle", "infection", "acute", "chronic", "other"]

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from common import arguments, finish, table
 from threadpoolctl import threadpool_limits
 
-from counterplay.llm.choosing import Actions, AnswerRule, choose_by_text
-from counterplay.llm.nearest import ACTIONS, TEXTS, most_similar
+from counterplay.llm.actions.choosing import Actions, AnswerRule, choose_by_text
+from counterplay.llm.actions.nearest import ACTIONS, TEXTS, most_similar
 
 WIDTH, CODES, LEAVES = 384, 46_881, 36_343
 

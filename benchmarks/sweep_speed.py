@@ -65,7 +65,7 @@ def seconds_a_context(demo: DemoData, count: int) -> float:
     import torch
 
     from counterplay.llm.answering import answer
-    from counterplay.llm.local import load_model
+    from counterplay.llm.engines.local import load_model
 
     torch.set_num_threads(1)
     model = load_model(MODEL)

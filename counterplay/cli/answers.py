@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from counterplay.llm.choosing import AnswerRule
+    from counterplay.llm.actions.choosing import AnswerRule
 
 
 @Parameter(name="*", group="Answers")
@@ -57,7 +57,7 @@ class AnswerOptions:
 
     def place(self) -> str:
         """The embedder."""
-        from counterplay.llm.embedding import EMBEDDER
+        from counterplay.llm.vectors.embedding import EMBEDDER
 
         return self.embedder or EMBEDDER
 

@@ -215,7 +215,7 @@ def _explained(workspace: Path, file: Path) -> list[Miss]:
 
 def _explained_plan(workspace: Path, log: str, arguments: dict[str, Any]) -> tuple[list[Miss], int]:
     """The first misses of a plan, explained, and how many there are."""
-    from counterplay.llm.forecast import planned
+    from counterplay.llm.plans.forecast import planned
     from counterplay.logs.outputs import explain_miss, served_keys
     from counterplay.logs.workspace import borrowed
 

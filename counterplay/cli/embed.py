@@ -23,8 +23,8 @@ def embed(
         dimensions: of the features; at most those of the embedder.
         replace: put them in the place of features that the log has, and of its policy `embedding-prior`.
     """
-    from counterplay.llm.embedding import EMBEDDER
-    from counterplay.llm.log_features import embed_log
+    from counterplay.llm.vectors.embedding import EMBEDDER
+    from counterplay.llm.vectors.log_features import embed_log
 
     with progress(console()) as tell:
         report = embed_log(

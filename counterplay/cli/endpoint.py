@@ -14,7 +14,7 @@ from counterplay.cli.screen import console
 from counterplay.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from counterplay.llm.endpoint import Endpoint
+    from counterplay.llm.endpoints.endpoint import Endpoint
 
 
 @Parameter(name="*", group="Endpoint")
@@ -47,7 +47,7 @@ class EndpointOptions:
 
     def place(self, drawn: SamplingOptions) -> Endpoint:
         """The endpoint that the options describe. Errors: `ConfigurationError`."""
-        from counterplay.llm.endpoint import endpoint_from_environment
+        from counterplay.llm.endpoints.endpoint import endpoint_from_environment
 
         if self.to_batch is not None and self.from_batch:
             raise ConfigurationError("--to-batch writes and --from-batch reads. Give one of them.")
@@ -67,7 +67,7 @@ NO_ENDPOINT = EndpointOptions()
 
 def behind_endpoint(model: str, options: EndpointOptions, engine: EngineOptions, *, check: bool) -> bool:
     """Whether a model stands behind an endpoint. Errors: `ConfigurationError` for options that do not go together."""
-    from counterplay.llm.endpoint import PREFIX
+    from counterplay.llm.endpoints.endpoint import PREFIX
 
     if not model.startswith(PREFIX):
         if options != NO_ENDPOINT:
@@ -98,11 +98,12 @@ def ask_behind_endpoint(
 ) -> None:
     """Ask, write or read, whichever the options say, and print what came of it.
 
-    Exit code 1 for results that do not fit. Errors: those of `counterplay.llm.asking`.
+    Exit code 1 for results that do not fit. Errors: those of `counterplay.llm.endpoints.asking`.
     """
-    from counterplay.llm import Sampling, asking
-    from counterplay.llm.batch_results import ImportReport
-    from counterplay.llm.endpoint import PREFIX
+    from counterplay.llm import Sampling
+    from counterplay.llm.endpoints import asking
+    from counterplay.llm.endpoints.batch_results import ImportReport
+    from counterplay.llm.endpoints.endpoint import PREFIX
 
     if prompts.prompt is None:
         raise ConfigurationError(

@@ -24,7 +24,7 @@ from counterplay.cli.prompts import (
 from counterplay.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
-    from counterplay.llm.forecast import Forecast
+    from counterplay.llm.plans.forecast import Forecast
 
 
 def plan(
@@ -67,7 +67,7 @@ def plan(
         raise InputError("Give --log and --model, or --experiment.")
     if options.to_batch is not None or options.from_batch:
         raise ConfigurationError("A plan writes and reads no batch. Leave --to-batch and --from-batch to generate.")
-    from counterplay.llm.forecast import forecast
+    from counterplay.llm.plans.forecast import forecast
 
     asked = as_asked(workspace, log, model, sample, prompts, drawn, answers, engine, options)
     found = forecast(workspace, log, prices=price, **asked)
@@ -94,9 +94,9 @@ def as_asked(
     engine: EngineOptions,
     options: EndpointOptions,
 ) -> dict[str, Any]:
-    """What the options of `generate` say, as the library takes it: see `counterplay.llm.forecast.planned`."""
+    """What the options of `generate` say, as the library takes it: see `counterplay.llm.plans.forecast.planned`."""
     from counterplay.llm import Sampling
-    from counterplay.llm.endpoint import PREFIX
+    from counterplay.llm.endpoints.endpoint import PREFIX
 
     behind = behind_endpoint(model, options, engine, check=False)
     prompting = (

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from counterplay.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from counterplay.llm.requests import Prompting
-    from counterplay.llm.sampling import Sampling
+    from counterplay.llm.prompting.requests import Prompting
+    from counterplay.llm.prompting.sampling import Sampling
 
 
 @Parameter(name="*", group="Prompt")
@@ -41,10 +41,10 @@ class PromptOptions:
 
         Errors: `ConfigurationError` for options that do not go together; those of `draw_examples` and `chat_format`.
         """
-        from counterplay.llm.chat import chat_format
-        from counterplay.llm.examples import draw_examples
-        from counterplay.llm.requests import Prompting
-        from counterplay.llm.templates import load_template
+        from counterplay.llm.prompting.chat import chat_format
+        from counterplay.llm.prompting.examples import draw_examples
+        from counterplay.llm.prompting.requests import Prompting
+        from counterplay.llm.prompting.templates import load_template
 
         if (self.examples is None) != (self.examples_from is None):
             raise ConfigurationError("Examples need both --examples N and --examples-from LOG.")
@@ -92,7 +92,7 @@ class SamplingOptions:
 
     def sampling(self, *, logprobs: bool = True) -> Sampling:
         """As the library takes it. Errors: `ConfigurationError`."""
-        from counterplay.llm.sampling import Sampling
+        from counterplay.llm.prompting.sampling import Sampling
 
         return Sampling(
             max_tokens=self.max_tokens,

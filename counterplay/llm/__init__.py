@@ -6,18 +6,18 @@ it.
 
 from __future__ import annotations
 
-from counterplay.llm.asking import generate_from_batch, generate_from_endpoint, generate_to_batch
-from counterplay.llm.chat import ChatFormat, chat_format
-from counterplay.llm.choosing import AnswerRule
-from counterplay.llm.embedding import embed
-from counterplay.llm.endpoint import Endpoint, endpoint_from_environment
-from counterplay.llm.examples import Example, draw_examples
+from counterplay.llm.actions.choosing import AnswerRule
+from counterplay.llm.endpoints.asking import generate_from_batch, generate_from_endpoint, generate_to_batch
+from counterplay.llm.endpoints.endpoint import Endpoint, endpoint_from_environment
+from counterplay.llm.engines.local import load_model
 from counterplay.llm.generate import CheckReport, GenerateReport, generate
-from counterplay.llm.local import load_model
 from counterplay.llm.models import ModelIdentity, identify
-from counterplay.llm.requests import Prompting
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import Template, load_template
+from counterplay.llm.prompting.chat import ChatFormat, chat_format
+from counterplay.llm.prompting.examples import Example, draw_examples
+from counterplay.llm.prompting.requests import Prompting
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import Template, load_template
+from counterplay.llm.vectors.embedding import embed
 
 __all__ = [
     "AnswerRule",

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from counterplay.errors import ConfigurationError, InputError
-from counterplay.llm.dialects import TRUNCATED
-from counterplay.llm.engines import Engine
-from counterplay.llm.generation import Completion, Prompt
-from counterplay.llm.requests import Request
-from counterplay.llm.scoring import Pair
+from counterplay.llm.endpoints.dialects import TRUNCATED
+from counterplay.llm.engines.engine import Engine
+from counterplay.llm.engines.generation import Completion, Prompt
+from counterplay.llm.engines.scoring import Pair
+from counterplay.llm.prompting.requests import Request
 from counterplay.logs.outputs import ERROR, OK, Output, canonical_json, request_key
 
 NAMED = 3

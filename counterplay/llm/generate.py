@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from counterplay.errors import ConfigurationError, InputError
+from counterplay.llm.actions.choosing import ALGORITHM_1, AnswerRule, Chosen, Tally
+from counterplay.llm.actions.mapping import choices_of
 from counterplay.llm.answering import answer, check_lengths
-from counterplay.llm.choosing import ALGORITHM_1, AnswerRule, Chosen, Tally
-from counterplay.llm.embedding import EMBEDDER
-from counterplay.llm.engines import Engine, load_engine
+from counterplay.llm.engines.engine import Engine, load_engine
 from counterplay.llm.known_models import model_identity
-from counterplay.llm.mapping import choices_of
-from counterplay.llm.measured import other_weights
 from counterplay.llm.models import ModelIdentity
 from counterplay.llm.opening import opened_for_writing
-from counterplay.llm.planning import Plan, plan
-from counterplay.llm.requests import Prompting, Request, prompting_of
-from counterplay.llm.sampling import Sampling
+from counterplay.llm.plans.measured import other_weights
+from counterplay.llm.plans.planning import Plan, plan
+from counterplay.llm.prompting.requests import Prompting, Request, prompting_of
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.vectors.embedding import EMBEDDER
 from counterplay.logs import write_choices
 from counterplay.logs.outputs import OK, Output, explain_miss, get_outputs, put_outputs, served_keys, settled_keys
 from counterplay.logs.reading import Place, require_log

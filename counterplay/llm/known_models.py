@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from counterplay.errors import ConfigurationError, InputError, nearest
-from counterplay.llm.engines import engine_identity
+from counterplay.llm.engines.engine import engine_identity
 from counterplay.llm.models import CACHED, NATIVE, ModelIdentity
 from counterplay.logs.reading import Place
 from counterplay.logs.workspace import borrowed

@@ -12,10 +12,10 @@ import numpy as np
 
 from counterplay.errors import InputError
 from counterplay.llm.answering import answer
-from counterplay.llm.engines import Engine, engine_identity, load_engine
+from counterplay.llm.engines.engine import Engine, engine_identity, load_engine
 from counterplay.llm.generate import compare
 from counterplay.llm.models import ModelIdentity
-from counterplay.llm.requests import Request
+from counterplay.llm.prompting.requests import Request
 from counterplay.logs.outputs import OK
 from counterplay.logs.reading import Place
 from counterplay.logs.workspace import borrowed

@@ -22,7 +22,7 @@ def time_llm() -> Timing | None:
     from counterplay.demo.data import load_demo
     from counterplay.errors import CounterplayError
     from counterplay.llm.answering import answer
-    from counterplay.llm.local import load_model
+    from counterplay.llm.engines.local import load_model
 
     try:
         import torch

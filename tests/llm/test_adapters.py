@@ -10,10 +10,10 @@ import pytest
 
 from counterplay.errors import ConfigurationError, FileError, MissingExtraError
 from counterplay.llm.answering import answer
-from counterplay.llm.local import load_model
+from counterplay.llm.engines.local import load_model
 from counterplay.llm.models import identify
-from counterplay.llm.requests import Prompting, ranking_request
-from counterplay.llm.templates import Template
+from counterplay.llm.prompting.requests import Prompting, ranking_request
+from counterplay.llm.prompting.templates import Template
 from tests.llm import tiny
 from tests.llm.tiny import one_core  # noqa: F401
 

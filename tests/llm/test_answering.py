@@ -11,12 +11,12 @@ import pytest
 
 from counterplay.errors import ConfigurationError, InputError
 from counterplay.llm.answering import answer, check_lengths
-from counterplay.llm.generation import Prompt
-from counterplay.llm.local import LanguageModel, load_model
+from counterplay.llm.engines.generation import Prompt
+from counterplay.llm.engines.local import LanguageModel, load_model
 from counterplay.llm.models import identify
-from counterplay.llm.requests import Prompting, Request, generation_request, ranking_request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import Template
+from counterplay.llm.prompting.requests import Prompting, Request, generation_request, ranking_request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import Template
 from counterplay.logs import Workspace
 from counterplay.logs.outputs import get_outputs, put_outputs, request_key
 from tests.llm import tiny

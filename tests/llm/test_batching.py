@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from counterplay.errors import InputError
-from counterplay.llm.batching import Batches, Footprint, footprint, free_bytes
-from counterplay.llm.generation import Prompt
-from counterplay.llm.local import LanguageModel
-from counterplay.llm.sampling import Sampling
+from counterplay.llm.engines.batching import Batches, Footprint, footprint, free_bytes
+from counterplay.llm.engines.generation import Prompt
+from counterplay.llm.engines.local import LanguageModel
+from counterplay.llm.prompting.sampling import Sampling
 from tests.llm import tiny
 from tests.llm.tiny import one_core  # noqa: F401
 
@@ -46,7 +46,7 @@ def narrow(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[BaseException, int], tuple[LanguageModel, list[int]]]:
     """A model that has no room for more than some rows, and how many rows it was asked for each time."""
-    from counterplay.llm.local import load_model
+    from counterplay.llm.engines.local import load_model
 
     def made(error: BaseException, fits: int) -> tuple[LanguageModel, list[int]]:
         model, asked = load_model(folder), list[int]()
@@ -74,7 +74,7 @@ def prompts(model: LanguageModel, count: int) -> list[Prompt]:
 def test_a_batch_that_was_too_much_is_cut_and_no_later_one_is_larger(
     narrow: Any, folder: str, kind: str, best: int
 ) -> None:
-    from counterplay.llm.local import load_model
+    from counterplay.llm.engines.local import load_model
 
     model, asked = narrow(out_of_memory(kind), FITS)
     sampling = Sampling(max_tokens=3, stop=(), temperature=1.0 if best > 1 else 0.0).fields(best)

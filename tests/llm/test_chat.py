@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from counterplay.errors import ConfigurationError
-from counterplay.llm.chat import ChatFormat, chat_format
+from counterplay.llm.prompting.chat import ChatFormat, chat_format
 from tests.llm import tiny
 
 pytestmark = tiny.NOISE

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from counterplay.errors import ConfigurationError, InputError
-from counterplay.llm.choosing import (
+from counterplay.llm.actions.choosing import (
     MISS,
     Actions,
     AnswerRule,
@@ -20,7 +20,7 @@ from counterplay.llm.choosing import (
     choose_by_rank,
     choose_by_text,
 )
-from counterplay.llm.embedding import nearest_actions
+from counterplay.llm.vectors.embedding import nearest_actions
 
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 

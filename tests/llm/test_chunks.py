@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from counterplay.llm.generate import CHUNK, COMMIT_SECONDS, FIRST_TEXTS, MOST_TEXTS, _Chunks
-from counterplay.llm.requests import Request
+from counterplay.llm.prompting.requests import Request
 
 
 def texts(count: int) -> dict[str, Request]:

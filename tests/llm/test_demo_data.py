@@ -14,7 +14,7 @@ from counterplay.demo import data
 from counterplay.demo.data import DemoData, check_keys, llm_choice, load_demo, store_outputs
 from counterplay.demo.task import ORDER_SALT, Triage, load_triage, shuffled
 from counterplay.errors import FileError
-from counterplay.llm.templates import load_template
+from counterplay.llm.prompting.templates import load_template
 from counterplay.logs import Workspace
 from counterplay.logs.outputs import get_outputs, request_key
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from counterplay.errors import InputError
-from counterplay.llm.directions import Directions, Singles, common_directions, second_moments
+from counterplay.llm.vectors.directions import Directions, Singles, common_directions, second_moments
 
 WIDTH = 24
 

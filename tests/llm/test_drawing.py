@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chisquare
 
-from counterplay.llm.drawing import uniforms
-from counterplay.llm.generation import Completion, Prompt
-from counterplay.llm.local import LanguageModel
-from counterplay.llm.sampling import Sampling
+from counterplay.llm.engines.drawing import uniforms
+from counterplay.llm.engines.generation import Completion, Prompt
+from counterplay.llm.engines.local import LanguageModel
+from counterplay.llm.prompting.sampling import Sampling
 from counterplay.logs.outputs import request_key
 from tests.llm import tiny
 from tests.llm.tiny import one_core  # noqa: F401

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from counterplay.errors import FileError
-from counterplay.llm.embedders import identify_embedder, load_embedder, resolve_embedder
-from counterplay.llm.embedding import embed
+from counterplay.llm.vectors.embedders import identify_embedder, load_embedder, resolve_embedder
+from counterplay.llm.vectors.embedding import embed
 from tests.llm.made_embedders import model2vec_folder, nested_folder, static_folder
 
 pytest.importorskip("tokenizers", reason="embedding needs the extra 'llm'")

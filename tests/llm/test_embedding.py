@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from counterplay.errors import FileError, InputError
-from counterplay.llm import embedding
-from counterplay.llm.embedding import embed
 from counterplay.llm.models import ModelIdentity
+from counterplay.llm.vectors import embedding
+from counterplay.llm.vectors.embedding import embed
 from counterplay.logs import Workspace, open_workspace
 
 IDENTITY = ModelIdentity(model="made-up", revision="a" * 64, quantisation="none", dtype="float32", tokenizer="b" * 64)

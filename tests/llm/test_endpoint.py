@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from counterplay.errors import ConfigurationError, MissingOutputError, UnsupportedError
-from counterplay.llm import endpoint as module
-from counterplay.llm.asking import Asked, ask_endpoint
-from counterplay.llm.endpoint import Endpoint, endpoint_from_environment
-from counterplay.llm.protocol import wire_body
-from counterplay.llm.requests import Prompting, Request, generation_request, ranking_request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import Template, load_template
-from counterplay.llm.transport import retry_after
+from counterplay.llm.endpoints import endpoint as module
+from counterplay.llm.endpoints.asking import Asked, ask_endpoint
+from counterplay.llm.endpoints.endpoint import Endpoint, endpoint_from_environment
+from counterplay.llm.endpoints.protocol import wire_body
+from counterplay.llm.endpoints.transport import retry_after
+from counterplay.llm.prompting.requests import Prompting, Request, generation_request, ranking_request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import Template, load_template
 from counterplay.logs import Workspace, open_workspace
 from counterplay.logs.outputs import Output, get_outputs, put_outputs, request_key
 from tests.llm.server import Body, ModelServer, Trouble, chat, serving, texts_of
@@ -477,16 +477,16 @@ def test_nobody_there_is_given_up_with_the_reason() -> None:
 
 
 def test_an_answer_that_drips_has_a_deadline(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("counterplay.llm.transport._BLOCK", 1)
+    monkeypatch.setattr("counterplay.llm.endpoints.transport._BLOCK", 1)
     clock = iter(range(10**6))
-    monkeypatch.setattr("counterplay.llm.transport.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("counterplay.llm.endpoints.transport.time.monotonic", lambda: float(next(clock)))
     server.reply = lambda _, body: chat(body, "word " * 100)
     output = ask_one(server, attempts=1, timeout=5.0)
     assert (output.status, output.response["error"]) == ("error", "time-out")
 
 
 def test_an_endless_answer_is_cut_off(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("counterplay.llm.transport.MOST_BYTES", 1000)
+    monkeypatch.setattr("counterplay.llm.endpoints.transport.MOST_BYTES", 1000)
     server.reply = lambda _, body: chat(body, "word " * 1000)
     output = ask_one(server, attempts=1)
     assert output.status == "error"
@@ -590,8 +590,8 @@ def test_a_commit_that_was_interrupted_is_made_up_for(server: ModelServer, monke
 def test_a_chunk_leaves_out_what_another_process_has_stored_meanwhile(
     server: ModelServer, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("counterplay.llm.asking.CHUNK", 3)
-    monkeypatch.setattr("counterplay.llm.asking.random.shuffle", lambda _: None)
+    monkeypatch.setattr("counterplay.llm.endpoints.asking.CHUNK", 3)
+    monkeypatch.setattr("counterplay.llm.endpoints.asking.random.shuffle", lambda _: None)
     place = workspace.path
     workspace.close()
     endpoint = endpoint_of(server, parallel=1)

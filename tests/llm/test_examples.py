@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from counterplay.errors import ConfigurationError, InputError, UnsupportedError
-from counterplay.llm.examples import Example, draw_examples
 from counterplay.llm.models import ModelIdentity
-from counterplay.llm.requests import Prompting, generation_request
-from counterplay.llm.templates import Template
+from counterplay.llm.prompting.examples import Example, draw_examples
+from counterplay.llm.prompting.requests import Prompting, generation_request
+from counterplay.llm.prompting.templates import Template
 from counterplay.logs import DecisionArrays, Outcomes, Workspace, write_log
 from tests.command import counterplay
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from counterplay.errors import FileError, InputError
 from counterplay.llm import CheckReport, GenerateReport, generate
 from counterplay.llm.models import ModelIdentity, identify
-from counterplay.llm.requests import Request
+from counterplay.llm.prompting.requests import Request
 from counterplay.logs import Workspace, read_choices
 from counterplay.logs.outputs import Output
 

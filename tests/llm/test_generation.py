@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from counterplay.llm.generation import Completion, Prompt
-from counterplay.llm.local import LanguageModel
-from counterplay.llm.sampling import Sampling
+from counterplay.llm.engines.generation import Completion, Prompt
+from counterplay.llm.engines.local import LanguageModel
+from counterplay.llm.prompting.sampling import Sampling
 from tests.llm import tiny
 from tests.llm.tiny import one_core  # noqa: F401
 

@@ -12,7 +12,7 @@ import pytest
     "code",
     [
         "import counterplay.demo, counterplay.logs, counterplay.logs.outputs",
-        "import counterplay.llm, counterplay.llm.scoring, counterplay.llm.answering",
+        "import counterplay.llm, counterplay.llm.engines.scoring, counterplay.llm.answering",
         "from counterplay.demo.data import load_demo; load_demo().request(0)",
     ],
 )
@@ -28,7 +28,7 @@ def test_without_the_extra_the_message_names_it() -> None:
 import sys
 sys.modules["torch"] = None
 from counterplay.errors import MissingExtraError
-from counterplay.llm.local import _libraries
+from counterplay.llm.engines.local import _libraries
 try:
     _libraries()
 except MissingExtraError as error:

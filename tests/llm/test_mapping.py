@@ -15,14 +15,15 @@ import pytest
 from counterplay import llm
 from counterplay.cli import main
 from counterplay.errors import ConfigurationError, InputError
-from counterplay.llm import embedding, mapping
-from counterplay.llm.choosing import AnswerRule
+from counterplay.llm.actions import mapping
+from counterplay.llm.actions.choosing import AnswerRule
+from counterplay.llm.actions.mapping import candidate_lists
 from counterplay.llm.generate import GenerateReport, generate
-from counterplay.llm.mapping import candidate_lists
 from counterplay.llm.models import ModelIdentity
-from counterplay.llm.requests import Prompting, Request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import load_template
+from counterplay.llm.prompting.requests import Prompting, Request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import load_template
+from counterplay.llm.vectors import embedding
 from counterplay.logs import DecisionArrays, Workspace, read_choices, write_log
 from counterplay.logs.outputs import Output
 

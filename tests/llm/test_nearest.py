@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from counterplay.errors import InputError
-from counterplay.llm import nearest
-from counterplay.llm.nearest import MOST, most_similar, most_similar_among
+from counterplay.llm.actions import nearest
+from counterplay.llm.actions.nearest import MOST, most_similar, most_similar_among
 
 Singles = npt.NDArray[np.float32]
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_compared_is_refused_by_name() -> None:
 SMALL = """
 import json, sys
 import numpy as np
-from counterplay.llm.nearest import most_similar, most_similar_among
+from counterplay.llm.actions.nearest import most_similar, most_similar_among
 rng = np.random.default_rng(29)
 texts, actions = rng.normal(size=(9, 13)).astype("f4"), rng.normal(size=(80, 13)).astype("f4")
 actions[50:70] = actions[10:30]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from counterplay.llm.local import LanguageModel, load_model
-from counterplay.llm.padded import loglikelihoods as padded_loglikelihoods
-from counterplay.llm.scoring import Pair, longest_masked
+from counterplay.llm.engines.local import LanguageModel, load_model
+from counterplay.llm.engines.padded import loglikelihoods as padded_loglikelihoods
+from counterplay.llm.engines.scoring import Pair, longest_masked
 from tests.llm import tiny
 from tests.llm.tiny import one_core  # noqa: F401
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from counterplay.errors import ConfigurationError
-from counterplay.llm.parsers import SEARCHED, Names, Pattern, bare, folded
+from counterplay.llm.actions.parsers import SEARCHED, Names, Pattern, bare, folded
 
 NAMES = Names(["Burns", "Injuries of limbs", "Other", "École"], ["T20", "S40", "burns", "Z9"])
 

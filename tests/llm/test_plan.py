@@ -17,17 +17,17 @@ import pytest
 
 from counterplay.cli import main
 from counterplay.errors import CounterplayError, InputError
-from counterplay.llm import embedding, stored_vectors
-from counterplay.llm.drafting import remembering, request_keys
-from counterplay.llm.endpoint import Endpoint
-from counterplay.llm.forecast import Forecast, forecast
+from counterplay.llm.endpoints.endpoint import Endpoint
 from counterplay.llm.models import ModelIdentity, identify
-from counterplay.llm.planning import plan
-from counterplay.llm.requests import Prompting, Request, ranking_request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.stored_vectors import embed_stored
-from counterplay.llm.templates import Template
-from counterplay.llm.token_counts import COUNTED, Tokens, count_read, texts_read
+from counterplay.llm.plans.drafting import remembering, request_keys
+from counterplay.llm.plans.forecast import Forecast, forecast
+from counterplay.llm.plans.planning import plan
+from counterplay.llm.plans.token_counts import COUNTED, Tokens, count_read, texts_read
+from counterplay.llm.prompting.requests import Prompting, Request, ranking_request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import Template
+from counterplay.llm.vectors import embedding, stored_vectors
+from counterplay.llm.vectors.stored_vectors import embed_stored
 from counterplay.logs import DecisionArrays, Workspace, open_workspace, write_choices, write_log
 from counterplay.logs.outputs import Output, put_outputs, request_key
 from tests.command import counterplay

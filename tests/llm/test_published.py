@@ -58,7 +58,7 @@ def test_a_model_says_again_what_is_published(model: str, tmp_path: Path, reques
     for package in ("torch", "transformers", "gguf", "accelerate"):
         pytest.importorskip(package, reason="running a model needs the extra 'llm'")
     from counterplay.llm.answering import answer
-    from counterplay.llm.local import load_model
+    from counterplay.llm.engines.local import load_model
 
     rows = pl.read_parquet(PUBLISHED / f"cities-{model}.parquet").filter(operation="generate", status="ok").head(12)
     stored = [json.loads(response) for response in rows["response"]]

@@ -9,11 +9,11 @@ import pytest
 
 from counterplay.demo.data import DemoData
 from counterplay.llm.answering import answer
-from counterplay.llm.embedding import embed, nearest_actions
-from counterplay.llm.local import LanguageModel, load_model
-from counterplay.llm.requests import Prompting, generation_request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import Template
+from counterplay.llm.engines.local import LanguageModel, load_model
+from counterplay.llm.prompting.requests import Prompting, generation_request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import Template
+from counterplay.llm.vectors.embedding import embed, nearest_actions
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counterplay.llm.beginnings import shared_length
-from counterplay.llm.scoring import Pair, pack
+from counterplay.llm.engines.beginnings import shared_length
+from counterplay.llm.engines.scoring import Pair, pack
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
 PAIRS = st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=12)

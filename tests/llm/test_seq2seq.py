@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from counterplay.llm.answering import answer
-from counterplay.llm.generation import Prompt
-from counterplay.llm.local import LanguageModel, load_model
-from counterplay.llm.requests import Prompting, generation_request, ranking_request
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.templates import Template
+from counterplay.llm.engines.generation import Prompt
+from counterplay.llm.engines.local import LanguageModel, load_model
+from counterplay.llm.prompting.requests import Prompting, generation_request, ranking_request
+from counterplay.llm.prompting.sampling import Sampling
+from counterplay.llm.prompting.templates import Template
 from tests.llm import tiny
 from tests.llm.tiny import one_core  # noqa: F401
 

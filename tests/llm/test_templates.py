@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from counterplay.errors import ConfigurationError, FileError
-from counterplay.llm.templates import Template, load_template
+from counterplay.llm.prompting.templates import Template, load_template
 
 
 def template(source: str) -> Template:

@@ -11,8 +11,8 @@ import pytest
 
 from counterplay.errors import InputError
 from counterplay.llm.models import identify
-from counterplay.llm.requests import Prompting, Request, generation_request, ranking_request
-from counterplay.llm.templates import Template, load_template
+from counterplay.llm.prompting.requests import Prompting, Request, generation_request, ranking_request
+from counterplay.llm.prompting.templates import Template, load_template
 from counterplay.llm.verifying import verify_live
 from counterplay.logs import Workspace
 from counterplay.logs.outputs import Output, put_outputs

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from counterplay.errors import ConfigurationError, MissingExtraError, UnsupportedError
-from counterplay.llm.generation import Completion, Prompt
+from counterplay.llm.engines.generation import Completion, Prompt
+from counterplay.llm.engines.vllm_engine import VllmEngine, load_vllm
 from counterplay.llm.models import ModelIdentity
-from counterplay.llm.sampling import Sampling
-from counterplay.llm.vllm_engine import VllmEngine, load_vllm
+from counterplay.llm.prompting.sampling import Sampling
 
 LETTERS = ["<s>", "</s>", *"abcdefgh"]
 END = 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from counterplay.llm.local import LanguageModel, load_model
+from counterplay.llm.engines.local import LanguageModel, load_model
 
 if TYPE_CHECKING:
     import torch

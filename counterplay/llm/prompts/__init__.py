@@ -1,1 +1,1 @@
-"""Prompt templates that come with the package; ``counterplay.llm.templates`` reads them."""
+"""Prompt templates that come with the package; ``counterplay.llm.prompting.templates`` reads them."""

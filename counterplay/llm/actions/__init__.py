@@ -1,0 +1,1 @@
+"""From text to action: what the outputs of a context choose."""

@@ -1,0 +1,1 @@
+"""Models behind an address: asked at once, or by batch files."""

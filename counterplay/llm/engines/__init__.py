@@ -1,0 +1,1 @@
+"""Models that run here: texts and log-likelihoods, by whichever library runs them."""

@@ -1,0 +1,1 @@
+"""What a log needs from a model, and what that will cost."""

@@ -1,0 +1,1 @@
+"""How a text becomes a request: templates, examples, chat formats, sampling."""
