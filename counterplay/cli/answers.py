@@ -17,7 +17,7 @@ class AnswerOptions:
     """How answers in free text become actions; a template that ranks candidates needs `best` only.
 
     Attributes:
-        best: outputs that share the choice, weighted by likelihood.
+        best: outputs that share the choice, weighted by likelihood; drawn ones (--temperature) count alike.
         names: an answer that is the text or the label of an action is that action.
         pattern: the name is what the group `action` of this regular expression holds, as in `Answer: (?P<action>.*)`.
         fallback: what an answer does that names no action: act as the nearest one by embedding, or abstain.

@@ -50,7 +50,7 @@ def plan(
     Args:
         workspace: the workspace file.
         log: the log whose contexts would be asked about.
-        model: as for `generate`: a folder, a GGUF file, `package:NAME`, or `endpoint:NAME`.
+        model: as for `generate`: a folder, a GGUF file, `package:NAME`, `endpoint:NAME`, or `cache:NAME`.
         policy: as for `generate`; what is asked does not depend on it.
         sample: only so many contexts, the first of the log.
         price: what a million tokens read and a million tokens written cost, two numbers; half of the usual ones for a
