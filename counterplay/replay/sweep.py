@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from counterplay.errors import HorizonError
 from counterplay.replay.experiment import Experiment
 from counterplay.replay.grid import settings_of
+from counterplay.replay.interrupts import interrupts_noted
 from counterplay.replay.parts import Parts
 from counterplay.replay.subsampling import EACH, std_error_subsampled
 from counterplay.replay.summary import (
@@ -41,6 +42,9 @@ from counterplay.replay.tasks import AGENT, ONLINE, PILOT, REPLAY, SUBSAMPLE, Ma
 
 LATE = (ONLINE, SUBSAMPLE)
 """Replays that are played when the common horizon is known."""
+
+PATIENCE = 0.2
+"""Seconds between two looks at whether Ctrl-C was pressed."""
 
 
 class Sweep:
@@ -126,8 +130,13 @@ class Sweep:
 
         pool = ThreadPoolExecutor(self._workers)
         try:
-            for task, _ in zip(tasks, pool.map(quietly, tasks), strict=True):
-                self._tell(int(task.kind != AGENT), self._material.settings.agents[task.agent].name)
+            with interrupts_noted() as check:
+                for task, future in [(task, pool.submit(quietly, task)) for task in tasks]:
+                    while not wait([future], timeout=PATIENCE).done:
+                        check()
+                    check()
+                    future.result()
+                    self._tell(int(task.kind != AGENT), self._material.settings.agents[task.agent].name)
         finally:
             # What is being played is finished and kept, also on Ctrl-C; nothing new is begun.
             pool.shutdown(wait=True, cancel_futures=True)
