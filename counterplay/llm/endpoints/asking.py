@@ -21,11 +21,12 @@ from counterplay.llm.endpoints.batches import BatchReport, outstanding, write_ba
 from counterplay.llm.endpoints.endpoint import Endpoint
 from counterplay.llm.generate import Filled, GenerateReport, progress, report_fill, store_choices
 from counterplay.llm.opening import opened_for_writing
+from counterplay.llm.plans.drafting import request_keys
 from counterplay.llm.plans.planning import Plan, plan
 from counterplay.llm.prompting.requests import Prompting, Request, prompting_of
 from counterplay.llm.prompting.sampling import Sampling
 from counterplay.llm.vectors.embedding import EMBEDDER
-from counterplay.logs.outputs import OK, Output, put_outputs, request_key, served_keys
+from counterplay.logs.outputs import OK, Output, put_outputs, served_keys
 from counterplay.logs.reading import Place, require_log
 from counterplay.logs.workspace import borrowed
 
@@ -162,7 +163,7 @@ def plan_for_endpoint(
         require_log(opened.connection, log)
     drafted = plan(workspace, log, endpoint.identity(model), prompting, best=best, sample=sample)
     requests = tuple(endpoint.request(request) for request in drafted.requests)
-    return replace(drafted, requests=requests, keys=tuple(request_key(request) for request in requests))
+    return replace(drafted, requests=requests, keys=request_keys(requests))
 
 
 def ask_endpoint(

