@@ -19,9 +19,10 @@ PACKAGE = ROOT / "counterplay"
 
 MAY_IMPORT = {
     "errors": set(),
-    "estimators": {"errors"},
+    "compiled": set(),
+    "estimators": {"errors", "compiled"},
     "logs": {"errors"},
-    "llm": {"errors", "logs"},
+    "llm": {"errors", "compiled", "logs"},
     "replay": {"errors", "logs", "estimators"},
     "reports": {"errors", "logs", "estimators"},
     "demo": {"errors", "logs", "llm", "replay", "reports"},

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from counterplay.errors import EvidenceError
-from counterplay.estimators.diagnostics import gate, weight_diagnostics
-from counterplay.estimators.estimate import Diagnostics, Estimate, number
-from counterplay.estimators.evidence import Evidence
+from counterplay.estimators.diagnostics import gate, weight_facts
+from counterplay.estimators.estimate import Diagnostics, Estimate, Gate, number
+from counterplay.estimators.evidence import Array, Evidence
 from counterplay.estimators.intervals.basis import Basis
 from counterplay.estimators.intervals.bootstrap import Replicates
 from counterplay.estimators.intervals.bounds import Bounds
 from counterplay.estimators.intervals.table import INTERVALS, Interval
-from counterplay.estimators.moments import Fold, Linear, Moments, linearise_all
+from counterplay.estimators.moments import Fold, Linear, Moments, linearise, together
 from counterplay.estimators.terms import Estimator, Form
 from counterplay.estimators.weights import WeightSums
 
 SLACK = 1e-9
-
-FORMS: tuple[Form, ...] = ("ratio", "control")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +98,18 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What remains of one estimator: its `fold`, the `moments` of that and their `linear`isation; its `weights` with
-    `diagnoses`, one for each policy or one for all, or none without weights; its `replicates`.
+    """What remains of one estimator: its `fold`, the `moments` of that, their `linear`isation and (P,) effective
+    `terms`; its `weights` with `facts`, those of `Diagnostics` for each policy or once for all, or none without
+    weights; its `replicates`.
     """
 
     estimator: Estimator
     fold: Fold
     moments: Moments
     linear: Linear
+    terms: Array
     weights: WeightSums | None
-    diagnoses: list[Diagnostics]
+    facts: list[dict[str, Any]]
     replicates: Replicates | None
 
 
@@ -118,18 +119,25 @@ def seen_of(
     weights: Mapping[str, WeightSums],
     weight_of: Mapping[str, str],
     replicates: Mapping[str, Replicates],
+    rewards: Rewards,
 ) -> list[Seen]:
-    """What remains of some estimators: worked out once where they share it, and together in any case."""
-    diagnoses = weight_diagnostics(weights)
+    """What remains of some estimators: worked out once where they share it, and together where they are alike."""
+    facts = weight_facts(weights)
+    alike: dict[tuple[Form, bool, float | None, float | None], list[Estimator]] = {}
+    for estimator in estimators:
+        alike.setdefault((estimator.form, estimator.normalised, *rewards.span(estimator)), []).append(estimator)
     found = []
-    for form in FORMS:
-        chosen = [estimator for estimator in estimators if estimator.form == form]
+    for (form, normalised, least, most), chosen in alike.items():
         moments = [folds[estimator.name].moments() for estimator in chosen]
-        for estimator, own, linear in zip(chosen, moments, linearise_all(moments, form), strict=True):
+        whole, places = together(moments)
+        linear = linearise(whole, form)
+        terms = whole.effective_terms(least, most, normalised)
+        for estimator, own, policies in zip(chosen, moments, places, strict=True):
             key = weight_of.get(estimator.name, "")
             one = Seen(
-                estimator=estimator, fold=folds[estimator.name], moments=own, linear=linear, weights=weights.get(key),
-                diagnoses=diagnoses.get(key, []), replicates=replicates.get(estimator.name),
+                estimator=estimator, fold=folds[estimator.name], moments=own, linear=linear.of(policies),
+                terms=terms[policies], weights=weights.get(key), facts=facts.get(key, []),
+                replicates=replicates.get(estimator.name),
             )  # fmt: skip
             found.append(one)
     return found
@@ -145,13 +153,13 @@ def answers(
     if least_error > 0:
         linear = linear._replace(std_error=np.maximum(linear.std_error, least_error))
     shape = len(policies)
-    largest, heaviest = np.full(shape, np.nan), np.full(shape, np.nan)
-    diagnoses = seen.diagnoses or [Diagnostics(n=asked.n, units=moments.count)]
+    facts = seen.facts or [{"n": asked.n, "units": moments.count}]
+    largest = heaviest = [np.nan] * shape
     if weights is not None:
-        heaviest[:] = weights.heaviest
-        largest[:] = [float(tail[-1]) if len(tail) else 0.0 for tail in weights.tail]
+        heaviest = np.broadcast_to(weights.heaviest, shape).tolist()
+        largest = [facts[p if len(facts) > 1 else 0]["largest_weight"] for p in range(shape)]
     basis = Basis(
-        estimator=estimator, fold=seen.fold, moments=moments, linear=linear, largest_weight=largest,
+        estimator=estimator, fold=seen.fold, moments=moments, linear=linear, largest_weight=np.array(largest, float),
         binary=asked.rewards.binary, level=asked.level, bounds=asked.bounds, replicates=seen.replicates,
     )  # fmt: skip
     ends = INTERVALS[asked.interval](basis)
@@ -159,46 +167,53 @@ def answers(
         ends = "the reward model predicts rewards outside the range that was given"
     missing = ends if isinstance(ends, str) else ""
     low, high = (np.full(shape, np.nan),) * 2 if isinstance(ends, str) else ends
-    least, most = asked.rewards.span(estimator)
-    terms = moments.effective_terms(least, most, estimator.normalised)
     # The mean of matching weights is not meant to be 1: a test would accuse an innocent log.
     shrunk = weights is not None and weights.before is not None
     tested = estimator.weight_mean == "one" or (estimator.weight_mean == "shrunk" and shrunk)
+    untested = {} if tested else {"mean_weight_p": None, "share_without_support": None}
+    columns = (linear.value, linear.std_error, low, high, seen.terms)
     found = []
-    for p, policy in enumerate(policies):
-        known = diagnoses[p if len(diagnoses) > 1 else 0]
-        # Not `replace`, which takes several times as long: there may be a grid of estimators.
-        told = vars(known) | {"effective_terms": number(terms[p]), "chosen": chosen}
-        if not tested:
-            told |= {"mean_weight_p": None, "share_without_support": None}
-        diagnosis = Diagnostics(**told)
+    for p, (policy, *numbers) in enumerate(zip(policies, *(column.tolist() for column in columns), strict=True)):
+        value, std_error, least, most, terms = map(number, numbers)
+        told = facts[p if len(facts) > 1 else 0] | untested
+        diagnosis = Diagnostics(**told, effective_terms=terms, chosen=chosen)
+        reason = _why_no_value(diagnosis, estimator, heaviest[p], value, std_error)
+        if reason:
+            verdict: Gate = "unreliable"
+            value = std_error = least = most = None
+        else:
+            verdict, reason = _judged(diagnosis, estimator, asked, std_error, least, missing)
         one = Estimate(
-            policy=policy, estimator=estimator.name, value=number(linear.value[p]),
-            std_error=number(linear.std_error[p]), low=number(low[p]), high=number(high[p]), level=asked.level,
-            interval=asked.interval, n=asked.n, diagnostics=diagnosis, gate="ok", reason="",
+            policy=policy, estimator=estimator.name, value=value, std_error=std_error, low=least, high=most,
+            level=asked.level, interval=asked.interval, n=asked.n, diagnostics=diagnosis, gate=verdict, reason=reason,
         )  # fmt: skip
-        found.append(_judged(one, estimator, asked, heaviest[p], missing))
+        found.append(one)
     return found
 
 
-def _judged(estimate: Estimate, estimator: Estimator, asked: Asked, heaviest: float, missing: str) -> Estimate:
-    diagnosis = estimate.diagnostics
+def _why_no_value(
+    diagnosis: Diagnostics, estimator: Estimator, heaviest: float, value: float | None, std_error: float | None
+) -> str:
+    """The reason why there is no value, or ""."""
+    if heaviest == 0:
+        return "no logged decision has an action of this policy"
+    if diagnosis.largest_weight == 0 and "q_target" not in estimator.needs:
+        return "every weight is cut off"
+    if value is None or (std_error is None and diagnosis.units > 1):
+        return "the sums leave the range of floating-point numbers"
+    return ""
+
+
+def _judged(
+    diagnosis: Diagnostics, estimator: Estimator, asked: Asked, std_error: float | None, low: float | None, missing: str
+) -> tuple[Gate, str]:
+    """The gate with its reason; `missing`: why there is no interval of the kind that was asked for."""
     compared = estimator.normalised or "q_target" in estimator.needs
-    verdict, reason = gate(diagnosis, estimator, estimate.std_error, asked.rewards.reach(compared))
+    verdict, reason = gate(diagnosis, estimator, std_error, asked.rewards.reach(compared))
     if verdict == "ok" and asked.assumption:
         verdict, reason = "caution", asked.assumption
-    if heaviest == 0:
-        return _without_value(estimate, "no logged decision has an action of this policy")
-    if diagnosis.largest_weight == 0 and "q_target" not in estimator.needs:
-        return _without_value(estimate, "every weight is cut off")
-    if estimate.value is None or (estimate.std_error is None and diagnosis.units > 1):
-        return _without_value(estimate, "the sums leave the range of floating-point numbers")
-    if estimate.low is None and diagnosis.units > 1:
+    if low is None and diagnosis.units > 1:
         why = missing or "it cannot be had from the weights of this policy"
         verdict = "caution" if verdict == "ok" else verdict
         reason = f"{reason}; no {asked.interval} interval: {why}" if reason else f"no {asked.interval} interval: {why}"
-    return estimate if verdict == "ok" else replace(estimate, gate=verdict, reason=reason)
-
-
-def _without_value(estimate: Estimate, reason: str) -> Estimate:
-    return replace(estimate, value=None, std_error=None, low=None, high=None, gate="unreliable", reason=reason)
+    return verdict, reason

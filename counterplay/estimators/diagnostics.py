@@ -17,139 +17,78 @@ are wrong yet average out. `ok` means that nothing alarming was seen.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from counterplay.estimators.estimate import Diagnostics, Gate, number
-from counterplay.estimators.evidence import Array
-from counterplay.estimators.moments import Linear, Moments, linearise_all
+from counterplay.estimators.moments import Moments, linearise
+from counterplay.estimators.pareto import pareto_k
+from counterplay.estimators.quantiles import half_width, two_sided_p
 from counterplay.estimators.terms import Estimator
 from counterplay.estimators.weights import TAIL, WeightSums
 
-SMALL_TAIL = 5
-FEW_VALUES = 10
 FEW_TERMS, VERY_FEW_TERMS = 20, 3
 
 
-def t_quantile(level: float, units: int) -> float:
-    """The two-sided quantile: t with units - 1 degrees of freedom leaves (1 - level) / 2 above it."""
-    from scipy.special import stdtrit
+class MeanTest(NamedTuple):
+    """Of the mean weight, against 1: the units; (P,) means, p-values, and shares that are certainly missing."""
 
-    return float(stdtrit(units - 1.0, 0.5 + level / 2))
-
-
-def two_sided_p(t: float, units: int) -> float:
-    """P(|T| >= |t|) with units - 1 degrees of freedom."""
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(units - 1.0, -abs(t)))
+    units: int
+    mean: list[float | None]
+    p_value: list[float | None]
+    missing: list[float | None]
 
 
-def weight_diagnostics(weights: Mapping[str, WeightSums]) -> dict[str, list[Diagnostics]]:
-    """By name of the weights, one `Diagnostics` for each policy in their sums."""
+def weight_facts(weights: Mapping[str, WeightSums]) -> dict[str, list[dict[str, Any]]]:
+    """By name of the weights, for each policy in their sums what `Diagnostics` says of weights, by its fields."""
     # Of shrunken weights those before shrinking are tested: they must average 1, whatever was made of them.
-    tested = [(sums.mean if sums.before is None else sums.before).moments() for sums in weights.values()]
-    linear = linearise_all(tested)
-    of_all = zip(weights.items(), tested, linear, strict=True)
-    return {name: _diagnoses(sums, moments, own) for (name, sums), moments, own in of_all}
+    tested = {name: sums.mean if sums.before is None else sums.before for name, sums in weights.items()}
+    distinct = {id(fold): fold for fold in tested.values()}
+    tests = {key: _mean_test(fold.moments()) for key, fold in distinct.items()}
+    return {name: _facts(sums, tests[id(tested[name])]) for name, sums in weights.items()}
 
 
-def _diagnoses(sums: WeightSums, moments: Moments, linear: Linear) -> list[Diagnostics]:
-    mean, error, _ = linear
+def _facts(sums: WeightSums, test: MeanTest) -> list[dict[str, Any]]:
+    with np.errstate(all="ignore"):
+        # Divided first: the square of the total may overflow where the sum of squares does not.
+        effective = np.where(sums.squares > 0, sums.total / sums.squares * sums.total, 0.0).tolist()
+    total, zeros, moved = sums.total.tolist(), sums.zeros.tolist(), sums.moved.tolist()
     found = []
     for p, tail in enumerate(sums.tail):
         largest = float(tail[-1]) if len(tail) else 0.0
-        total = float(sums.total[p])
         k, note = pareto_k(tail, sums.n) if sums.keep == TAIL else (None, "no Pareto k: shrunken weights are bounded")
-        p_value, missing = _mean_test(float(mean[p]), float(error[p]), moments.count)
-        found.append(
-            Diagnostics(
-                n=sums.n,
-                units=moments.count,
-                effective_sample_size=_effective(total, float(sums.squares[p])),
-                largest_weight=number(largest),
-                largest_weight_share=number(largest / total) if total > 0 else None,
-                mean_weight=number(float(moments.mean[p, 0] / moments.mean[p, 3])),
-                mean_weight_p=p_value,
-                share_zero_weight=float(sums.zeros[p]) / sums.n,
-                share_without_support=missing,
-                pareto_k=k,
-                moved_weight=number(float(sums.moved[p]) / sums.n),
-                note=note,
-            )
-        )
+        found.append({
+            "n": sums.n,
+            "units": test.units,
+            "effective_sample_size": number(effective[p]),
+            "largest_weight": number(largest),
+            "largest_weight_share": number(largest / total[p]) if total[p] > 0 else None,
+            "mean_weight": test.mean[p],
+            "mean_weight_p": test.p_value[p],
+            "share_zero_weight": zeros[p] / sums.n,
+            "share_without_support": test.missing[p],
+            "pareto_k": k,
+            "moved_weight": number(moved[p] / sums.n),
+            "note": note,
+        })  # fmt: skip
     return found
 
 
-def _effective(total: float, square: float) -> float | None:
-    # Divided first: the square of the total may overflow where the sum of squares does not.
-    return number(total / square * total) if square > 0 else 0.0
-
-
-def _mean_test(mean: float, error: float, units: int) -> tuple[float | None, float | None]:
-    if units < 2 or not math.isfinite(error):
-        return None, None
-    if error == 0:
-        same = abs(mean - 1) < 1e-9
-        return (1.0, 0.0) if same else (0.0, max(0.0, 1 - mean))
-    return two_sided_p((mean - 1) / error, units), max(0.0, 1 - mean - t_quantile(0.95, units) * error)
-
-
-def pareto_k(tail: Array, n: int) -> tuple[float | None, str]:
-    """Shape k of the largest min(0.2 n, 3 sqrt n) of n weights, or None with the reason.
-
-    `tail`: the largest positive weights, ascending (at most 4096: above 1.8 million decisions the fit uses those).
-    Vehtari, Simpson, Gelman, Yao & Gabry 2024. The fit assumes a continuous tail: weights that take a
-    handful of values (uniform logging, deterministic policy) are bounded, and k says nothing about them.
-    """
-    size = min(int(min(0.2 * n, math.ceil(3 * math.sqrt(n)))), TAIL - 1)
-    if size < SMALL_TAIL:
-        return None, f"no Pareto k: {n} decisions are too few for a tail"
-    padded = np.concatenate([np.zeros(max(0, size + 1 - len(tail))), tail])[-size - 1 :]
-    excess = padded[1:] - padded[0]
-    if len(np.unique(excess)) < FEW_VALUES:
-        return None, "no Pareto k: the largest weights take a few values only"
-    excess = excess[excess > 0]
-    k = _generalised_pareto(excess) if len(excess) >= SMALL_TAIL else math.nan
-    return (k, "") if math.isfinite(k) else (None, "no Pareto k: the tail could not be fitted")
-
-
-def _generalised_pareto(excess: Array) -> float:
-    """Shape of the generalised Pareto for excesses (m,), ascending and positive.
-
-    Zhang & Stephens 2009, with the weak prior at 0.5 of Vehtari et al. 2024.
-    """
-    m = len(excess)
-    excess = excess / excess[-1]
-    grid = 30 + int(math.sqrt(m))
-    theta = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
-    theta = theta / (3 * excess[int(m / 4 + 0.5) - 1]) + 1.0
+def _mean_test(moments: Moments) -> MeanTest:
+    mean, error, _ = linearise(moments)
+    units = moments.count
     with np.errstate(all="ignore"):
-        shape = _mean_logs(theta, excess)
-        likelihood = m * (np.log(-theta / shape) - shape - 1)
-        weight = 1 / np.exp(likelihood - likelihood[:, None]).sum(axis=1)
-    weight = np.where(np.isfinite(weight) & (weight >= 10 * np.finfo(float).eps), weight, 0.0)
-    if weight.sum() <= 0:
-        return math.nan
-    best = float((theta * weight).sum() / weight.sum())
-    k = float(np.log1p(-best * excess).mean())
-    return (m * k + 10 * 0.5) / (m + 10)
-
-
-def _mean_logs(theta: Array, excess: Array) -> Array:
-    """The mean over excesses of log(1 - theta excess): a logarithm of eight factors at a time, in arrays that stay in
-    the processor's cache."""
-    factors = 8 if theta.min() > -1e30 else 1  # eight of them must not overflow
-    padded = np.zeros((factors, -(-len(excess) // factors)))
-    padded.ravel()[: len(excess)] = excess
-    sums = np.empty(len(theta))
-    for start in range(0, len(theta), 8):
-        terms = theta[start : start + 8, None, None] * padded
-        np.subtract(1.0, terms, out=terms)
-        sums[start : start + 8] = np.log(np.multiply.reduce(terms, axis=1)).sum(axis=1)
-    return np.asarray(sums / len(excess))
+        average = (moments.mean[:, 0] / moments.mean[:, 3]).tolist()
+        p_value = two_sided_p((mean - 1) / error, units)
+        missing = np.maximum(0.0, 1 - mean - half_width(0.95, units) * error)
+    # Weights that are all the same have a mean that needs no test.
+    same = np.abs(mean - 1) < 1e-9
+    constant, known = error == 0, np.isfinite(error)
+    p_value = np.where(constant, np.where(same, 1.0, 0.0), np.where(known, p_value, np.nan))
+    missing = np.where(constant, np.where(same, 0.0, np.maximum(0.0, 1 - mean)), np.where(known, missing, np.nan))
+    return MeanTest(units, *([number(one) for one in row] for row in (average, p_value.tolist(), missing.tolist())))
 
 
 def gate(

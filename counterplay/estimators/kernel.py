@@ -9,22 +9,22 @@ how threads share them. Neither policies nor members meet: their bits do not dep
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from counterplay.compiled import in_any_order
 from counterplay.estimators.weighted import TINY
 from counterplay.estimators.weights import TAIL
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
-ROWS = 2048
+ROWS = 4096
 """Rows of a block: 16 KiB an array."""
 
-RUN = 8 * ROWS
+RUN = 4 * ROWS
 """Rows of one policy that are read one after another, before the next policy's."""
 
 SEGMENT = 16 * RUN
@@ -46,11 +46,6 @@ ROUNDING = 1e-14
 # Places in the lists of `weighted.py`. The kind `none` is `clip` at infinity.
 CLIP, SUBGAUSSIAN, SWITCH, OPTIMISTIC = 1, 2, 3, 4
 MODEL = 1
-
-# Sums may be reordered to use vector instructions, and there are no NaN: evidence was checked.
-_FAST = {"reassoc", "contract", "nsz", "nnan"}
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Logged(NamedTuple):
@@ -97,10 +92,6 @@ class Share(NamedTuple):
     last_policy: int
 
 
-def _compiled(function: Function) -> Function:
-    return cast(Function, njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")(function))
-
-
 def _adder(kind: int, joint: bool) -> Callable[..., None]:
     # `kind` and `joint` are constants of the compiled function: loops without branches.
     def add(c: float, weight: Floats, shrunken: Floats, x: Floats, b: Floats, m: int, sums: Floats) -> None:
@@ -134,7 +125,7 @@ def _adder(kind: int, joint: bool) -> Callable[..., None]:
         sums[m, 0], sums[m, 1], sums[m, 2], sums[m, 3], sums[m, 4] = a1, g1, aa, ag, gg
         sums[m, 5], sums[m, 6], sums[m, 7], sums[m, 8], sums[m, 9], sums[m, 10] = a3, a4, moved, ab, gb, zeros
 
-    return _compiled(add)
+    return in_any_order(add)
 
 
 _clip, _subgaussian, _switch, _optimistic = (_adder(kind, False) for kind in (CLIP, SUBGAUSSIAN, SWITCH, OPTIMISTIC))
@@ -143,21 +134,21 @@ _clip_joint, _subgaussian_joint, _switch_joint, _optimistic_joint = (
 )
 
 
-@_compiled
+@in_any_order
 def invert(values: Floats, inverse: Floats) -> None:
     """The first of `inverse` = 1 / values."""
     for i in range(len(values)):
         inverse[i] = 1.0 / values[i]
 
 
-@_compiled
+@in_any_order
 def subtract(reward: Floats, q_logged: Floats, residual: Floats) -> None:
     """The first of `residual` = reward - q_logged."""
     for i in range(len(reward)):
         residual[i] = reward[i] - q_logged[i]
 
 
-@_compiled
+@in_any_order
 def weigh(target: Floats, inverse: Floats, weight: Floats, shrunken: Floats) -> float:
     """The weights of a block, 0 like `shrunken` beyond the rows there are; how many are 0."""
     rows, zeros = len(target), 0.0
@@ -169,7 +160,7 @@ def weigh(target: Floats, inverse: Floats, weight: Floats, shrunken: Floats) -> 
     return zeros
 
 
-@_compiled
+@in_any_order
 def add_peaks(weight: Floats, peaks: Floats) -> None:
     """The largest weight of each group."""
     peaks[:] = 0.0
@@ -179,7 +170,7 @@ def add_peaks(weight: Floats, peaks: Floats) -> None:
             peaks[j] = max(peaks[j], max(first[j], second[j]))
 
 
-@_compiled
+@in_any_order
 def largest_of(peaks: Floats, bits: Codes) -> float:
     """The largest of `peaks`, none negative; `bits` are their bits, with one place more.
 
@@ -193,7 +184,7 @@ def largest_of(peaks: Floats, bits: Codes) -> float:
     return float(peaks[GROUPS])
 
 
-@_compiled
+@in_any_order
 def add_baselines(used: Codes, predicted: Floats, reward: Floats, beside: Floats) -> None:
     """beside (3, 2): by baseline, where it is `used`, the sums of b and bb; members that share one share these."""
     for baseline in range(1, 3):
@@ -206,7 +197,7 @@ def add_baselines(used: Codes, predicted: Floats, reward: Floats, beside: Floats
             beside[baseline, 0], beside[baseline, 1] = total, square
 
 
-@_compiled
+@in_any_order
 def add_range(values: Floats, low: Floats, high: Floats) -> None:
     """Widen `low` and `high` to the values of each group: a running extreme of floats is not vectorised."""
     full = len(values) // (2 * GROUPS) * (2 * GROUPS)
@@ -219,7 +210,7 @@ def add_range(values: Floats, low: Floats, high: Floats) -> None:
         low[i % GROUPS], high[i % GROUPS] = min(low[i % GROUPS], values[i]), max(high[i % GROUPS], values[i])
 
 
-@_compiled
+@in_any_order
 def widen(low: Floats, high: Floats, p: int, found: Floats) -> None:
     """Widen the range found[p] to `low` and `high`, which then are empty ranges again."""
     half = GROUPS // 2
@@ -231,7 +222,7 @@ def widen(low: Floats, high: Floats, p: int, found: Floats) -> None:
     low[:], high[:] = np.inf, -np.inf
 
 
-@_compiled
+@in_any_order
 def add_terms(
     kind: int, c: float, joint: bool, weight: Floats, shrunken: Floats, x: Floats, b: Floats, m: int, sums: Floats
 ) -> None:
@@ -255,7 +246,7 @@ def add_terms(
         _clip(c, weight, shrunken, x, b, m, sums)
 
 
-@_compiled
+@in_any_order
 def add_members(
     heavy: float, zeros: float, kinds: Codes, parameters: Floats, limits: Floats, baselines: Codes, weight: Floats,
     shrunken: Floats, reward: Floats, residual: Floats, predicted: Floats, peaks: Floats, bits: Codes, whole: Codes,
@@ -288,14 +279,14 @@ def add_members(
             part[m, 12], part[m, 13] = sums[m, 10], largest_of(peaks, bits)
 
 
-@_compiled
+@in_any_order
 def _square(raw: float, mean: float) -> float:
     """raw - mean, or 0 where that is no more than the rounding error of both: what does not vary has no spread."""
     left = raw - mean
     return left if left > ROUNDING * raw or raw == np.inf else 0.0
 
 
-@_compiled
+@in_any_order
 def centre(rows: int, baselines: Codes, sums: Floats, beside: Floats, part: Floats) -> None:
     """From the sums of a block, and those (3, 2) of b and bb by baseline, to its means and centred products."""
     for m in range(len(sums)):
@@ -312,7 +303,7 @@ def centre(rows: int, baselines: Codes, sums: Floats, beside: Floats, part: Floa
         part[m, 9], part[m, 10], part[m, 11] = sums[m, 5], sums[m, 6], sums[m, 7]
 
 
-@_compiled
+@in_any_order
 def merge(count: float, rows: int, own: Floats, part: Floats) -> None:
     """Merge what is folded (M, FIELDS) of `rows` into that of the `count` rows before them."""
     total = count + rows
@@ -333,7 +324,7 @@ def merge(count: float, rows: int, own: Floats, part: Floats) -> None:
         own[m, 13] = max(own[m, 13], part[m, 13])
 
 
-@_compiled
+@in_any_order
 def merge_segments(n: int, found: Found) -> None:
     """Merge all segments into the first, in the order of the rows."""
     folded, heaviest, predicted, _, _, _ = found
@@ -347,7 +338,7 @@ def merge_segments(n: int, found: Found) -> None:
             predicted[0, p, 1] = max(predicted[0, p, 1], predicted[s, p, 1])
 
 
-@_compiled
+@in_any_order
 def keep_largest(p: int, weight: Floats, peaks: Floats, tail: Floats, kept: Codes, floors: Floats) -> None:
     """Put the weights above floors[p] into tail[p], and raise the floor where it is full."""
     own, count, floor = tail[p], kept[p], floors[p]
@@ -364,7 +355,7 @@ def keep_largest(p: int, weight: Floats, peaks: Floats, tail: Floats, kept: Code
     kept[p], floors[p] = count, floor
 
 
-@_compiled
+@in_any_order
 def fold_share(logged: Logged, members: Members, found: Found, share: Share) -> None:
     """Fold a share of n decisions of P policies into M members."""
     # Taken apart once: a field of a named tuple is counted as a reference wherever it is named.

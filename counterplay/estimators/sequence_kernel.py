@@ -17,13 +17,11 @@ of Waudby-Smith & Ramdas 2024. Mixing constant bets is Cover's universal portfol
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import log
-from typing import Any, TypeVar, cast
 
 import numpy as np
-from numba import njit
 
+from counterplay.compiled import compiled
 from counterplay.estimators.evidence import Array
 
 _POWER = np.arange(4.0, -20.0, -1.0)
@@ -45,14 +43,8 @@ FULL = 1e150
 ROUNDS = 200
 """Newton needs about ten; the bound is valid, if wider, after any number."""
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def _compiled(function: Function) -> Function:
-    return cast(Function, njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled
 def log_growth(outcome: Array, bets: Array) -> Array:
     """(R, K) sums over n of log(1 + bet x): x is `outcome` (R, n), finite and never negative; `bets` (K,) fall.
 

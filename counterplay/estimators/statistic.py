@@ -102,7 +102,7 @@ class Statistic:
             n=self.n, rewards=self.rewards, assumption=self.assumption, level=level, interval=interval, bounds=bounds
         )
         plain = tuple(estimator for estimator in self.estimators if not isinstance(estimator, Tuned))
-        seen = seen_of(plain, self.folds, self.weights, self.weight_of, self.replicates)
+        seen = seen_of(plain, self.folds, self.weights, self.weight_of, self.replicates, self.rewards)
         found = {own.estimator.name: answers(self.policies, own, asked) for own in seen}
         found |= {own.name: self._tuned(own, asked) for own in self.estimators if isinstance(own, Tuned)}
         return [found[e.name][p] for p in range(len(self.policies)) for e in self.estimators]
@@ -134,7 +134,9 @@ class Statistic:
             )
             least = 0.0 if np.isnan(least) else least
             name, replicated = tuned.name, {} if replicates is None else {tuned.name: replicates}
-            (seen,) = seen_of([tuned.using(used)], {name: fold}, {name: weights}, {name: name}, replicated)
+            (seen,) = seen_of(
+                [tuned.using(used)], {name: fold}, {name: weights}, {name: name}, replicated, self.rewards
+            )
             found += answers([policy], seen, asked, told, least)
         return found
 

@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -206,7 +205,8 @@ def _shrunk(name: str, value: float) -> Estimator:
         raise ConfigurationError(
             f"{name}: the parameter is {value:g}; it must be {'in [0, 1]' if share else 'above 0'}."
         )
-    member = replace(member, shrinkage=Shrinkage(kind=kind, parameter=float(value)))
+    shrinkage = Shrinkage(kind=kind, parameter=float(value))
+    member = Weighted(shrinkage=shrinkage, baseline=member.baseline, normalised=member.normalised)
     return _member(f"{name}({value:.12g})", member, weight_mean="shrunk", paper=str(WITH_PARAMETER[name].__doc__))
 
 

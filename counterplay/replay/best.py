@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from counterplay.errors import ConfigurationError, InputError, UnsupportedError
-from counterplay.estimators.comparison.two_way import Sums, choose_by_halves, may_be_highest, quantile_of, spread_of
+from counterplay.estimators.comparison.two_way import Sums, choose_by_halves, may_be_highest, spread_of
+from counterplay.estimators.quantiles import t_quantile
 
 FEW_SEEDS = 5
 LISTED = 5
@@ -169,7 +170,7 @@ def _sums(results: Mapping[str, Any]) -> Sums:
 def _interval(one: Sums, level: float) -> tuple[float, float, float]:
     """The value of a single agent `(1, S, G)` with its interval."""
     value, (error, freedom) = float(one.values()[0]), spread_of(one.errors())
-    margin = quantile_of(float(freedom[0]), 0.5 + level / 2) * float(error[0])
+    margin = t_quantile(0.5 + level / 2, float(freedom[0])) * float(error[0])
     return value, value - margin, value + margin
 
 

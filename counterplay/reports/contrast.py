@@ -43,11 +43,12 @@ def contrast(first: Row, second: Row, comparisons: int) -> Contrast:
     if sums is None:
         half = NormalDist().inv_cdf(below) * math.hypot(_error(first), _error(second))
     else:
-        from counterplay.estimators.comparison.two_way import quantile_of, spread_of
+        from counterplay.estimators.comparison.two_way import spread_of
+        from counterplay.estimators.quantiles import t_quantile
 
         errors = sums.errors()
         error, freedom = spread_of(errors[:1] - errors[1:])
-        half = quantile_of(float(freedom[0]), below) * float(error[0])
+        half = t_quantile(below, float(freedom[0])) * float(error[0])
     return Contrast(value=value, low=value - half, high=value + half)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from counterplay.estimators.comparison.joint import Joint
 from counterplay.estimators.evidence import Array
+from counterplay.estimators.quantiles import half_width, two_sided_p
 
 CHUNK = 2048
 """Draws at once: never draws x pairs, however many pairs there are."""
@@ -48,9 +49,9 @@ def tests_of(value: Array, error: Array, largest: Array, units: int, level: floa
     """Two-sided tests of (K,) differences with their errors, given ascending draws of the largest t."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(value == 0, 0.0, np.abs(value) / error)
-    one = t_quantile(0.5 + level / 2, units)
+    one = half_width(level, units)
     many = critical_value(largest, level, one, int(np.count_nonzero(error)))
-    p_value = two_sided(t, units)
+    p_value = two_sided_p(t, units)
     p_max = (1 + len(largest) - np.searchsorted(largest, t)) / (1 + len(largest))
     return Tests(
         low=value - one * error,
@@ -68,20 +69,6 @@ def critical_value(largest: Array, level: float, one: float, count: int) -> floa
     """The quantile of the draws, and never less than `one`, the quantile of a single comparison."""
     # One comparison needs no simulation: its quantile is known.
     return one if count < 2 else max(one, float(np.quantile(largest, level)))
-
-
-def t_quantile(below: float, units: int) -> float:
-    """The quantile of t with units - 1 degrees of freedom that leaves `below` beneath it."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(units - 1.0, below))
-
-
-def two_sided(t: Array, units: int) -> Array:
-    """(K,) P(|T| >= t) with units - 1 degrees of freedom."""
-    from scipy.special import stdtr
-
-    return np.asarray(2 * stdtr(units - 1.0, -t))
 
 
 def holm(p: Array) -> Array:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from counterplay.estimators.comparison.joint import Joint, check_draws, joint_of, one_thread
-from counterplay.estimators.comparison.simultaneous import critical_value, joint_draws, pair_scale, t_quantile
+from counterplay.estimators.comparison.simultaneous import critical_value, joint_draws, pair_scale
 from counterplay.estimators.estimate import Estimate, Gate, plain
 from counterplay.estimators.evidence import Array, Codes, Evidence
+from counterplay.estimators.quantiles import half_width, t_quantile
 from counterplay.estimators.table import resolve
 from counterplay.estimators.terms import Estimator
 
@@ -102,7 +103,7 @@ def _standing(estimate: Estimate, found: dict[str, Any], level: float) -> Standi
 def _standings(joint: Joint, level: float, seed: int, draws: int) -> dict[int, dict[str, Any]]:
     count, units = len(joint.place), joint.units
     drawn = _draw(joint, draws, seed)
-    two_sided, one_sided = t_quantile(0.5 + level / 2, units), max(0.0, t_quantile(level, units))
+    two_sided, one_sided = half_width(level, units), max(0.0, t_quantile(level, units - 1.0))
     gap = joint.gaps(*np.indices((count, count)))
     error = joint.error.copy()
     np.fill_diagonal(error, 0.0)

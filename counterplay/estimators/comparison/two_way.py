@@ -78,13 +78,6 @@ def _smallest_p(values: Array, errors: Array, i: int) -> float:
     return float(stdtr(freedom, -t).min())
 
 
-def quantile_of(freedom: float, below: float) -> float:
-    """The quantile of t that leaves ``below`` beneath it."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, below))
-
-
 class Choice(NamedTuple):
     """Chosen in one half: which agent, its value there, and its value in the other half."""
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, uint64
+from numba import uint64
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _compiled(function: Function) -> Function:
-    return cast(Function, njit(cache=True, nogil=True)(function))
-
+from counterplay.compiled import compiled
 
 # P(count <= k) for a mean of 1, k = 0..; beyond the last the chance is 1e-12.
 _CUMULATIVE = np.cumsum(np.exp(-1.0) / np.cumprod(np.concatenate([[1.0], np.arange(1.0, 15.0)])))
 
 
-@_compiled
+@compiled
 def _mix(x: Any) -> Any:
     """The finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     x = uint64(x) + uint64(0x9E3779B97F4A7C15)
@@ -29,7 +23,7 @@ def _mix(x: Any) -> Any:
     return x ^ (x >> uint64(31))
 
 
-@_compiled
+@compiled
 def _fill(units: Any, key: Any, thresholds: Any, counts: Any) -> None:
     for i in range(counts.shape[0]):
         own = _mix(uint64(units[i]) ^ key)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from counterplay.estimators.evidence import Array
 from counterplay.estimators.intervals.basis import Basis, Ends
+from counterplay.estimators.quantiles import half_width
 
 
 def t_ends(basis: Basis) -> Ends:
     """Student's t with units - 1 degrees of freedom."""
-    from scipy.special import stdtrit
-
-    units = basis.moments.count
-    return _around(basis, float(stdtrit(units - 1.0, 0.5 + basis.level / 2)) if units > 1 else np.nan)
+    return _around(basis, half_width(basis.level, basis.moments.count))
 
 
 def normal_ends(basis: Basis) -> Ends:

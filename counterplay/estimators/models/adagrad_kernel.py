@@ -6,18 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def compiled(function: Function) -> Function:
-    """Compile a kernel: strict IEEE arithmetic, cached on disk, without the interpreter lock."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+from counterplay.compiled import compiled
 
 
 @compiled

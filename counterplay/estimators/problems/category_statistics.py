@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from counterplay.estimators.estimate import number
 from counterplay.estimators.evidence import Array, Codes
+from counterplay.estimators.quantiles import half_width
 
 LEAST = 30
 """A sum that rests on fewer decisions is not tested."""
@@ -64,9 +65,7 @@ class Mean:
 
     def half_width(self, level: float) -> float:
         """Of the interval of confidence `level`."""
-        from scipy.special import stdtrit
-
-        return 0.0 if self.std_error == 0 else float(stdtrit(self.matter - 1, 0.5 + level / 2)) * self.std_error
+        return 0.0 if self.std_error == 0 else half_width(level, self.matter) * self.std_error
 
 
 def mean_of(difference: Array, residual: Array, category: Codes, unit: Codes) -> Mean:

@@ -34,6 +34,7 @@ from counterplay.estimators.problems.arrays import (
     numbers,
     within,
 )
+from counterplay.estimators.quantiles import t_quantile
 from counterplay.estimators.statistic import evaluate
 from counterplay.estimators.terms import Estimator
 
@@ -217,13 +218,13 @@ def _errors(used: list[Estimate], whole: Estimate) -> Array:
 
 
 def _quantile(level: float, errors: Array, units: list[int], interval: LargeSample) -> float:
-    from scipy.special import ndtri, stdtrit
+    from scipy.special import ndtri
 
     freedom = np.maximum(np.array(units) - 1.0, 1.0)
     spread = float((errors**4 / freedom).sum())
     if interval == "normal" or spread == 0:
         return float(ndtri(0.5 + level / 2))
-    return float(stdtrit(float((errors**2).sum()) ** 2 / spread, 0.5 + level / 2))
+    return t_quantile(0.5 + level / 2, float((errors**2).sum()) ** 2 / spread)
 
 
 def _diagnostics(used: list[Estimate], share: Array, whole: Estimate) -> Diagnostics:

@@ -9,14 +9,13 @@ result does not depend on blocks, threads or the BLAS; equal vectors tie, and ti
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from counterplay.compiled import compiled
 from counterplay.errors import InputError
 
 Ints = npt.NDArray[np.int32]
@@ -31,13 +30,6 @@ TEXTS, ACTIONS = 512, 2048
 
 _STRETCH = 64
 _UNIT_ROUNDOFF = 2.0**-24
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def compiled(function: Function) -> Function:
-    """Compile a kernel: strict IEEE arithmetic, cached on disk, without the interpreter lock."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 @dataclass(frozen=True, kw_only=True)
