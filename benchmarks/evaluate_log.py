@@ -42,7 +42,7 @@ def theirs(place: Path) -> tuple[float, float]:
 
 
 def read(place: Path) -> None:
-    """Only the scans: the survey, and the chunks that are folded where one aggregate cannot answer."""
+    """Only the scans: the survey, and the chunks that are folded."""
     with open_workspace(place, read_only=True) as workspace:
         survey = survey_log(workspace, "log")
         assert sum(map(len, stream_chunks(workspace, survey, candidates=False))) == survey.decisions

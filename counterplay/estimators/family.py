@@ -69,7 +69,7 @@ def _undivided(member: Weighted) -> Weighted:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySums:
-    """What one pass over n decisions leaves of P policies and M `members`, whoever made the pass.
+    """What one pass over n decisions leaves of P policies and M `members`.
 
     `mean` (P, M, 3) of g x, g and baseline, `spread` (P, M, 3, 3) their centred products, `powers` (P, M, 2) sums of
     (g x)^3 and (g x)^4; `zeros`, `largest` (P, M) of g; `moved` (P, M) sums of |w - g|; `heaviest` (P,) weight; `tail`:

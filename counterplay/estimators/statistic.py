@@ -19,7 +19,7 @@ from counterplay.errors import EvidenceError
 from counterplay.estimators.answers import Asked, Rewards, answers, seen_of
 from counterplay.estimators.estimate import Estimate
 from counterplay.estimators.evidence import Array, Codes, Evidence
-from counterplay.estimators.family import IMPORTANCE, FamilySums, fold_family, weights_name
+from counterplay.estimators.family import IMPORTANCE, fold_family, weights_name
 from counterplay.estimators.intervals import Bounds, Interval, Resampling, check_interval
 from counterplay.estimators.intervals.bootstrap import Replicates, replicates_of
 from counterplay.estimators.intervals.table import RESAMPLED
@@ -203,29 +203,6 @@ def statistic_of(
         halves=_halves(evidence, tuple(grids.values()), resampling) if grids else (None, None),
         resampling=resampling,
         assumption=evidence.assumption,
-    )
-
-
-def statistic_of_sums(
-    policies: tuple[str, ...], estimators: Iterable[str | Estimator], sums: FamilySums, rewards: Rewards
-) -> Statistic:
-    """The statistic of sums that somebody else made: a database, or another machine.
-
-    For members of the importance family only (`Weighted`); `sums.members` must hold theirs. Nothing can be resampled
-    or chosen by a rule from sums.
-    """
-    chosen = resolve_all(estimators)
-    members = {e.name: e.terms for e in chosen if isinstance(e.terms, Weighted)}
-    folds, weights = sums.parts(members)
-    return Statistic(
-        estimators=chosen,
-        policies=policies,
-        n=sums.n,
-        rewards=rewards,
-        folds=folds,
-        weights=weights,
-        weight_of={name: weights_name(member) for name, member in members.items()},
-        replicates={},
     )
 
 

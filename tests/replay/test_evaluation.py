@@ -548,6 +548,24 @@ def test_candidates_that_were_not_read_are_not_taken_for_all_actions(workspace: 
         UniformPolicy().probabilities(chunk, np.arange(N))
 
 
+@pytest.mark.parametrize(
+    ("policy", "target"),
+    [("uniform", "1.0 / 6"), ("logging", "propensity"), ("always=c", "CAST(action = 2 AS DOUBLE)")],
+)
+def test_estimates_are_those_of_aggregates_written_by_hand(workspace: Workspace, policy: str, target: str) -> None:
+    store(workspace, "l", decisions(shortlist=False, clustered=False), features=False)
+    shrunk = {"ips": "w", "clipped_ips(1.5)": "least(w, 1.5)", "subgaussian_ips(0.1)": "w / (0.9 + 0.1 * w)"}
+    for row in evaluate_log(workspace, "l", policy, tuple(shrunk), interval="normal").estimates:
+        g = shrunk[row["estimator"]]
+        by_hand = workspace.connection.execute(f"""
+            SELECT avg(g * reward), stddev_samp(g * reward) / sqrt(count(*)), sum(g) ** 2 / sum(g * g), max(g),
+                avg(CAST(g = 0 AS INT)), avg(abs(w - g))
+            FROM (SELECT *, {g} AS g FROM (SELECT reward, {target} / propensity AS w FROM decisions))""").fetchone()
+        names = "effective_sample_size", "largest_weight", "share_zero_weight", "moved_weight"
+        found = [row["value"], row["std_error"], *(row["diagnostics"][name] for name in names)]
+        assert found == pytest.approx(by_hand, rel=1e-9)
+
+
 @pytest.mark.parametrize("campaign", ["all", "men", "women"])
 def test_the_open_bandit_logs_give_the_golden_numbers(workspace: Workspace, campaign: str) -> None:
     path = DATA / "obd" / f"obd_{campaign}_bts.parquet"

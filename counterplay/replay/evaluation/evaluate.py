@@ -10,7 +10,6 @@ from counterplay.estimators.intervals import Bounds, Interval, Resampling
 from counterplay.logs.reading import Place
 from counterplay.logs.workspace import borrowed
 from counterplay.replay.evaluation.answer import Evaluation, check_writable, hash_of_outputs, stored_answer
-from counterplay.replay.evaluation.in_sql import can_be_summed, statistic_in_sql
 from counterplay.replay.evaluation.prepare import Prepared, prepare
 from counterplay.replay.evaluation.question import ALL, Names, Statement
 from counterplay.replay.evaluation.source import Progress
@@ -86,12 +85,8 @@ def evaluate_log(
 
 
 def statistic_of_log(prepared: Prepared, resampling: Resampling | None) -> Statistic:
-    """The statistic of all decisions: one aggregate in the database where that can answer, else streamed evidence."""
+    """The statistic of all decisions, from the evidence of one chunk after the other."""
     source, estimators = prepared.source, prepared.choice.estimators
-    if resampling is None and can_be_summed(source.survey, source.policies, estimators):
-        summed = statistic_in_sql(source.workspace, source.survey, source.policies, estimators)
-        if summed is not None:
-            return summed
     found: Statistic | None = None
     for chunk in source.chunks("evidence"):
         evidence = evidence_of(chunk, source.policies, prepared.rewards)
