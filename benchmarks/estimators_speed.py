@@ -5,7 +5,8 @@
   logged action and the sum of pi times prediction; "with gathering" makes these from the same dense arrays, block by
   block. Making the dense arrays is nobody's time. Memory: what a process of its own reaches above one that has imported
   everything and evaluated a thousand decisions; inputs count.
-- grids: 20 values of a parameter against one, one policy. policies: 100 policies against one.
+- grids: 20 values of a parameter against one, one policy. policies: 100 policies against one. Both from arrays, which
+  are checked when evidence is made of them; and of evidence that was checked before ("checked").
 - Cressie-Read: value and interval, beside vw-estimators, which adds decisions one by one in Python.
 - stream: chunks of a million decisions through `Statistic.add` in a process of its own; shards merged in random orders.
 - bootstrap: 1,000 Poisson replicates.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -203,6 +204,11 @@ def dense(n: int, policies: int) -> dict[str, float]:
     }
 
 
+def of_arrays(fields: Mapping[str, Any], estimators: str | Sequence[str]) -> list[Estimate]:
+    """Evidence made, and so checked, and evaluated."""
+    return evaluate(Evidence(**fields), estimators)
+
+
 def grids(sizes: list[int]) -> dict[str, float]:
     """Print times of 20 values of a parameter and of one; the ratios."""
     rows, ratios = [], {}
@@ -210,11 +216,24 @@ def grids(sizes: list[int]) -> dict[str, float]:
         evidence = drawn(n)
         for name, values in GRIDS.items():
             grid = [f"{name}({value:.4g})" for value in values]
-            works = {"one": partial(evaluate, evidence, grid[10]), "all": partial(evaluate, evidence, grid)}
+            needed = ("reward", "propensity", "target", *(() if name.endswith("ips") else ("q_logged", "q_target")))
+            fields = {field: getattr(evidence, field) for field in needed}
+            works = {
+                "one": partial(of_arrays, fields, grid[10]),
+                "all": partial(of_arrays, fields, grid),
+                "one, checked": partial(evaluate, evidence, grid[10]),
+                "all, checked": partial(evaluate, evidence, grid),
+            }
             took = turns(works, 7 if n < 5_000_000 else 3)
-            ratio = ratios[f"{name}_20_over_1_at_{n // 1_000_000}_million"] = took["all"] / took["one"]
-            rows.append([name, f"{n:,}", f"{took['one'] * 1e3:.1f}", f"{took['all'] * 1e3:.1f}", f"{ratio:.2f}"])
-    table(["values of a parameter", "decisions", "1, ms", "20, ms", "ratio"], rows)
+            row = [name, f"{n:,}"]
+            for checked in ("", ", checked"):
+                one, twenty = took[f"one{checked}"], took[f"all{checked}"]
+                place = f"at_{n // 1_000_000}_million{checked.replace(', ', '_')}"
+                ratios[f"{name}_20_over_1_{place}"] = twenty / one
+                row += [f"{one * 1e3:.1f}", f"{twenty * 1e3:.1f}", f"{twenty / one:.2f}"]
+            rows.append(row)
+    head = ["values of a parameter", "decisions", "1, ms", "20, ms", "ratio", "1 checked", "20 checked", "ratio"]
+    table(head, rows)
     return ratios
 
 
@@ -222,7 +241,14 @@ def many_policies(n: int) -> dict[str, float]:
     """Print times of 100 policies and of one; the ratios."""
     evidence = drawn(n, 100)
     first = evidence.part(slice(None), slice(0, 1))
-    works = {"1": partial(evaluate, first, ESTIMATORS), "100": partial(evaluate, evidence, ESTIMATORS)}
+    names = ("reward", "propensity", "target", "q_logged", "q_target")
+    one, hundred = ({name: getattr(part, name) for name in names} for part in (first, evidence))
+    works = {
+        "1": partial(of_arrays, one, ESTIMATORS),
+        "100": partial(of_arrays, hundred, ESTIMATORS),
+        "1 checked": partial(evaluate, first, ESTIMATORS),
+        "100 checked": partial(evaluate, evidence, ESTIMATORS),
+    }
     with one_thread():
         single = turns(works, 3)
     took = turns(works, 5)
@@ -231,6 +257,8 @@ def many_policies(n: int) -> dict[str, float]:
     return {
         "policies_100_over_1": took["100"] / took["1"],
         "policies_100_over_1_one_thread": single["100"] / single["1"],
+        "policies_100_over_1_checked": took["100 checked"] / took["1 checked"],
+        "policies_100_over_1_checked_one_thread": single["100 checked"] / single["1 checked"],
     }
 
 
