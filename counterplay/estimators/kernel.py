@@ -2,8 +2,8 @@
 
 Rows are taken in blocks that stay in the processor's first two caches: the block's weights are made once, then each
 member adds its sums. Sums of a block are turned into means and centred products and merged as in `moments.py`, so
-nothing cancels over a long log. Blocks are merged into segments, and segments in the order of the rows: bits do not depend on
-how threads share them. Neither policies nor members meet: their bits do not depend on who else is evaluated.
+nothing cancels over a long log. Blocks are merged into segments, and segments in the order of the rows: bits do not
+depend on how threads share them. Neither policies nor members meet: their bits do not depend on who else is evaluated.
 """
 
 from __future__ import annotations
