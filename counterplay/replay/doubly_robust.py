@@ -68,7 +68,8 @@ class DoublyRobustReplay:
     """R / C: the mean of the decisions' terms, each counted c times."""
     std_error: float
     """Of R / C about the mean value of the policies that the agent went through in this history: the square root of the
-    sum of the squared terms c (V_k - value), over C. It leaves out the luck of which history the agent went through."""
+    sum of the squared terms c (V_k - value), over C; where decisions share clusters, of the squared sums of each
+    cluster's terms. It leaves out the luck of which history the agent went through."""
     low: float
     high: float
     """The 95% interval, normal."""
@@ -77,6 +78,8 @@ class DoublyRobustReplay:
     is exactly unbiased, where R / C is off by about 1/T of itself; but it is noisier."""
     decisions: int
     """How many decisions were counted."""
+    units: int
+    """In how many independent clusters these are; as many as decisions where none share one."""
     effective: float
     """The effective sample size (sum c w)^2 / sum (c w)^2 of the weights w = pi/mu."""
     largest_share: float
@@ -111,7 +114,9 @@ def replay_doubly_robust(
     With ``quantile = 0`` and no violations the history has the on-line law. Then V_k has, given the history, the mean
     of the agent's value at that moment, whatever the model predicts: without a horizon R / C is an unbiased estimate
     of the agent's mean value along its way through the log. A quantile above 0 buys a longer history with a bias, which
-    ``acceptance`` reports. Needs exact propensities and decisions that are independent and of one law.
+    ``acceptance`` reports. Needs exact propensities and decisions that are independent and of one law. Where decisions
+    share clusters, the interval takes clusters as units; but an agent that has learned from one decision of a cluster
+    meets the others as no new user would, and no interval covers that.
 
     Args:
         prepared: a log with propensities.
@@ -153,20 +158,22 @@ def replay_doubly_robust(
         most=(smallest if quantile == 0 else 1.0) if constant is None else constant,
         batch=batch,
     )
+    cluster = prepared.log.cluster[rounds]
+    clustered = len(np.unique(cluster)) < len(cluster)
     trace = empty_trace(len(rounds) if horizon is None else min(horizon, len(rounds)), False)
     pieces = predicted_pieces(prepared.log, rounds, predictions)
     if isinstance(agent, BuiltIn):
         engine = machine(prepared, agent, rounds, batch, expected_rounds(rule.first, len(rounds), horizon))
         with one_thread():
-            progress = replay_compiled(engine, prepared.luck(seed), rule, pieces, trace)
+            progress = replay_compiled(engine, prepared.luck(seed), rule, pieces, trace, clustered)
         accepted, report = _reported(prepared, agent.name, rule, progress, horizon)
         history = replay_of(agent, seed, engine, trace, accepted, report)
     else:
         player = player_of(prepared, agent, seed, rounds, batch)
-        progress = replay_one_by_one(player, prepared, seed, rule, pieces, trace)
+        progress = replay_one_by_one(player, prepared, seed, rule, pieces, trace, clustered)
         accepted, report = _reported(prepared, agent.name, rule, progress, horizon)
         history = plain_replay_of(agent, seed, _first(trace, accepted), report)
-    return _estimated(rule, progress, report, history)
+    return _estimated(rule, progress, report, history, cluster[: report.read])
 
 
 def _check(
@@ -229,7 +236,9 @@ def _reported(
     return accepted, report
 
 
-def _estimated(rule: Rule, progress: Progress, report: AdaptiveAcceptance, history: Replay) -> DoublyRobustReplay:
+def _estimated(
+    rule: Rule, progress: Progress, report: AdaptiveAcceptance, history: Replay, cluster: Rows
+) -> DoublyRobustReplay:
     moments = progress.moments.tolist()
     total, unit, weight = moments[kernel.TOTAL], moments[kernel.UNIT], moments[kernel.WEIGHT]
     if report.read < 2 or unit == 0 or (weight == 0 and rule.estimator != "dm"):
@@ -240,9 +249,19 @@ def _estimated(rule: Rule, progress: Progress, report: AdaptiveAcceptance, histo
             else f"{report.read} decision was read; an estimate with an interval needs two or more."
         )
     ratio, offset = total / unit, moments[kernel.OFFSET]
+    units = report.read
     squared = moments[kernel.TOTAL_SQUARED] - 2 * ratio * moments[kernel.CROSSED]
     squared += ratio**2 * moments[kernel.UNIT_SQUARED]
-    std_error = math.sqrt(max(0.0, squared) * report.read / (report.read - 1)) / abs(unit)
+    if len(progress.terms):
+        terms = progress.terms[: report.read]
+        codes, inverse = np.unique(cluster, return_inverse=True)
+        units = len(codes)
+        squared = float((np.bincount(inverse, weights=terms[:, 0] - ratio * terms[:, 1]) ** 2).sum())
+    if units < 2:
+        raise UnsupportedError(
+            f"all {report.read:,} decisions read are of one cluster; an interval needs two independent ones or more."
+        )
+    std_error = math.sqrt(max(0.0, squared) * units / (units - 1)) / abs(unit)
     value, half = offset + ratio, NORMAL * std_error
     rounds = len(history.reward)
     whole = total + offset * unit
@@ -256,6 +275,7 @@ def _estimated(rule: Rule, progress: Progress, report: AdaptiveAcceptance, histo
         high=value + half,
         per_round=None if rule.estimator == "snips" or rounds == 0 else whole / rounds,
         decisions=report.read,
+        units=units,
         effective=weight**2 / moments[kernel.WEIGHT_SQUARED] if weight > 0 else 0.0,
         largest_share=moments[kernel.LARGEST] / weight if weight > 0 else 0.0,
         mean_weight=weight / moments[kernel.MULTIPLIER],

@@ -51,7 +51,7 @@ class Rule:
     batch: int
 
 
-def _progress(rule: Rule, members: int, decisions: int, offset: float) -> Progress:
+def _progress(rule: Rule, members: int, decisions: int, offset: float, clustered: bool) -> Progress:
     kept = decisions + 1 if rule.quantile > 0 else 0
     moments = np.zeros(10)
     moments[kernel.OFFSET] = offset
@@ -59,6 +59,7 @@ def _progress(rule: Rule, members: int, decisions: int, offset: float) -> Progre
         counts=np.zeros(7, np.int64),
         acceptance=np.array([rule.first, rule.first, np.inf, 0.0, 0.0]),
         moments=moments,
+        terms=np.empty((decisions if clustered else 0, 2)),
         p=np.zeros(members),
         losses=np.zeros(members),
         below=np.zeros(int(kept * rule.quantile) + 2 if kept else 0),
@@ -66,10 +67,12 @@ def _progress(rule: Rule, members: int, decisions: int, offset: float) -> Progre
     )
 
 
-def replay_compiled(engine: Machine, luck: Luck, rule: Rule, pieces: Pieces, trace: Trace) -> Progress:
-    """Replay a built-in agent until the decisions end or ``trace`` is full; fill ``trace``."""
+def replay_compiled(engine: Machine, luck: Luck, rule: Rule, pieces: Pieces, trace: Trace, clustered: bool) -> Progress:
+    """Replay a built-in agent until the decisions end or ``trace`` is full; fill ``trace``. ``clustered``: whether to
+    keep the term of each decision."""
     tape, bandit, state = engine.tape, engine.bandit, engine.state
-    progress = _progress(rule, len(engine.bases.kind), len(tape.order), float(tape.reward[tape.order[0]]))
+    offset = float(tape.reward[tape.order[0]])
+    progress = _progress(rule, len(engine.bases.kind), len(tape.order), offset, clustered)
     work = work_for(tape, bandit, state, max(rule.batch, BLOCK))
     begin_replay(luck, bandit, engine.selector, state, progress, engine.learns, work)
     for rows, predicted in pieces:
@@ -102,11 +105,12 @@ def replay_one_by_one(
     rule: Rule,
     pieces: Pieces,
     trace: Trace,
+    clustered: bool,
 ) -> Progress:
     """The same for any player, in plain Python."""
     log, luck, progress = prepared.log, prepared.luck(seed), None
     for rows, predicted in pieces:
-        progress = progress or _progress(rule, 1, len(log.context), float(log.reward[rows[0]]))
+        progress = progress or _progress(rule, 1, len(log.context), float(log.reward[rows[0]]), clustered)
         for r, row in enumerate(rows.tolist()):
             t = int(progress.counts[kernel.ACCEPTED])
             if t == len(trace.reward):
@@ -119,7 +123,7 @@ def replay_one_by_one(
             if len(predicted):
                 q_logged, q_target = float(predicted[r, place[0]]), float(law @ predicted[r, : len(law)])
             c = float(progress.acceptance[kernel.CONSTANT])
-            add_term(progress.moments, ESTIMATORS[rule.estimator], c, pi / mu, reward, q_logged, q_target)
+            add_term(progress, ESTIMATORS[rule.estimator], c, pi / mu, reward, q_logged, q_target)
             add_acceptance(progress, c * pi / mu)
             if pi > 0:
                 add_ratio(progress, rule.quantile, mu / pi)

@@ -67,10 +67,10 @@ def pilot_constant(
         with one_thread():
             if isinstance(agent, BuiltIn):
                 engine = machine(portion, agent, rounds, batch)
-                progress = replay_compiled(engine, portion.luck(seed), rule, pieces, trace)
+                progress = replay_compiled(engine, portion.luck(seed), rule, pieces, trace, clustered=False)
             else:
                 player = player_of(portion, agent, seed, rounds, batch)
-                progress = replay_one_by_one(player, portion, seed, rule, pieces, trace)
+                progress = replay_one_by_one(player, portion, seed, rule, pieces, trace, clustered=False)
         smallest = float(progress.acceptance[SMALLEST_RATIO])
     if smallest == np.inf:
         raise UnsupportedError(

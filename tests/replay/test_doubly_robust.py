@@ -127,6 +127,27 @@ def test_for_a_policy_that_does_not_learn_it_is_the_ordinary_estimate(small: Pre
     assert found.decisions == len(prepared.log.context)
 
 
+@pytest.mark.parametrize("estimator", ["ips", "snips", "dr", "dm"])
+def test_decisions_that_share_a_cluster_are_one_unit(small: PreparedLog, estimator: str) -> None:
+    prepared = relogged(small, 5)
+    cluster = np.arange(len(prepared.log.context)) // 4
+    # Decisions of a cluster earn alike, so that clusters matter.
+    reward = 0.5 * prepared.log.reward + 0.5 * (np.random.default_rng(2).random(cluster.max() + 1) < 0.5)[cluster]
+    log = replace(prepared.log, cluster=cluster, reward=reward, fingerprint="clustered")
+    prepared = PreparedLog(log, prepared._choices)
+    chunk = chunk_of(prepared.log)
+    rewards = fit_rewards(lambda: [chunk])
+    evidence = evidence_of(chunk, [policy_of(prepared, TWO_BEST)], rewards)
+    (ordinary,) = evaluate(evidence, estimator)
+    (as_if,) = evaluate(evidence.part(slice(None), clustered=False), estimator)
+    model = rewards if estimator in ("dr", "dm") else None
+    found = replay_doubly_robust(prepared, TWO_BEST, estimator=estimator, model=model)  # type: ignore[arg-type]
+    assert found.units == 65
+    assert found.value == pytest.approx(ordinary.value, rel=1e-12)
+    assert found.std_error == pytest.approx(ordinary.std_error, rel=1e-9)
+    assert found.std_error != pytest.approx(as_if.std_error, rel=0.01)
+
+
 def test_with_a_perfect_model_the_estimate_of_a_policy_does_not_depend_on_what_was_logged(small: PreparedLog) -> None:
     exact = exact_values(small.log, [policy_of(small, TWO_BEST)])[0]
     for seed in range(5):
@@ -201,6 +222,7 @@ def test_the_quantile_of_what_was_seen_so_far_is_exact(quantile: float) -> None:
         counts=np.zeros(7, np.int64),
         acceptance=np.array([1.0, 1.0, np.inf, 0.0, 0.0]),
         moments=np.zeros(10),
+        terms=np.empty((0, 2)),
         p=np.zeros(1),
         losses=np.zeros(1),
         below=np.zeros(702),
@@ -310,12 +332,13 @@ def test_the_compiled_loop_does_what_the_agent_does_one_decision_at_a_time(
     trace = empty_trace(len(order), False)
     rule = Rule(estimator="dr", quantile=0.02, first=float(log.propensity.min()), most=1.0, batch=8)
     player = player_of(prepared, agent, 1, order, 8)
-    slow = replay_one_by_one(player, prepared, 1, rule, predicted_pieces(log, order, wrong), trace)
+    slow = replay_one_by_one(player, prepared, 1, rule, predicted_pieces(log, order, wrong), trace, clustered=True)
     moments = slow.moments
     assert quick.acceptance.accepted == slow.counts[0] > 8
     assert (quick.history.decision == trace.decision[: slow.counts[0]]).all()
     assert (quick.history.base == trace.base[: slow.counts[0]]).all()
     assert quick.value == pytest.approx(moments[0] + moments[1] / moments[2], rel=1e-4)
+    assert slow.terms[: quick.decisions].sum(axis=0) == pytest.approx(moments[1:3], rel=1e-9)
     assert quick.acceptance.excess == pytest.approx(slow.acceptance[3], rel=1e-3, abs=1e-6)
 
 

@@ -55,7 +55,8 @@ class Progress(NamedTuple):
     many ratios mu/pi are in ``below`` and ``above``.
     acceptance: `(5,)` float64: c, the least c so far, the smallest ratio mu/pi seen, the sum of c pi/mu - 1 over the
     violations, and of the acceptance probabilities.
-    moments: `(10,)` float64: see ``add_term``.
+    moments: `(10,)` float64: see ``add_term``. terms: `(n, 2)` what each decision read added to TOTAL and UNIT, or
+    `(0, 2)` where decisions are independent.
     p: `(M,)` the bases' probabilities in this batch. losses: `(M,)`.
     below, above: the ratios mu/pi seen, negated up to their quantile and as they are beyond it: two heaps, both with
     their smallest number first. Empty where only the smallest ratio is asked for.
@@ -64,6 +65,7 @@ class Progress(NamedTuple):
     counts: NDArray[np.int64]
     acceptance: NDArray[np.float64]
     moments: NDArray[np.float64]
+    terms: NDArray[np.float64]
     p: NDArray[np.float64]
     losses: NDArray[np.float64]
     below: NDArray[np.float64]
@@ -135,7 +137,7 @@ def next_constant(progress: Progress, quantile: float, most: float) -> None:
 
 @borrowing
 def add_term(
-    moments: NDArray[np.float64],
+    progress: Progress,
     estimator: int,
     constant: float,
     weight: float,
@@ -151,6 +153,7 @@ def add_term(
         weight: pi/mu of the logged action.
         q_logged, q_target: the model's predictions for the logged action, and for the agent's whole law.
     """
+    moments, terms = progress.moments, progress.terms
     numerator, unit = q_target, 1.0
     if estimator == INVERSE_PROPENSITY:
         numerator = weight * reward
@@ -169,6 +172,8 @@ def add_term(
     moments[WEIGHT] += constant * weight
     moments[WEIGHT_SQUARED] += (constant * weight) ** 2
     moments[LARGEST] = max(moments[LARGEST], constant * weight)
+    if terms.shape[0] > 0:
+        terms[progress.counts[READ], 0], terms[progress.counts[READ], 1] = scaled, unit
 
 
 @borrowing
@@ -338,9 +343,7 @@ def replay_piece(
     learns, modelled, size = bases.kind[0] == BANDIT, predicted.shape[0] > 0, rounds.shape[0]
     uncertain = learns and needs_uncertainty(selector.kind)
     mixed = bandit.form == BILINEAR and (bandit.exploring == GREEDY_MIX or bandit.exploring == THOMPSON)
-    counts, acceptance, moments, p, losses = (
-        progress.counts, progress.acceptance, progress.moments, progress.p, progress.losses
-    )  # fmt: skip
+    counts, acceptance, p, losses = progress.counts, progress.acceptance, progress.p, progress.losses
     kept, shares = np.empty((1, p.shape[0])), np.empty((1, p.shape[0]))
     logged, propensity, rewards = tape.action, tape.propensity, tape.reward
     candidates, actions = tape.candidates, tape.actions.shape[0]
@@ -382,7 +385,7 @@ def replay_piece(
         position += 1
         r += 1
         c, mu = acceptance[CONSTANT], propensity[decision]
-        add_term(moments, estimator, c, total / mu, rewards[decision], q_logged, q_target)
+        add_term(progress, estimator, c, total / mu, rewards[decision], q_logged, q_target)
         ratio = c * total / mu
         add_acceptance(progress, ratio)
         if total > 0.0:
