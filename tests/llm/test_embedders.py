@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,26 @@ def test_an_identity_is_of_weights_and_tokenizer_wherever_they_lie(tmp_path: Pat
     assert other.tokenizer == first.tokenizer
     cut = identify_embedder(str(static_folder(tmp_path / "four", limit=3)))
     assert (cut.revision, cut.tokenizer == first.tokenizer) == (first.revision, False)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "same"),
+    [
+        ("config_sentence_transformers.json", {"prompts": {"query": "find: "}, "default_prompt_name": "query"}, False),
+        ("sentence_bert_config.json", {"max_seq_length": 7}, False),
+        ("config.json", {"pooling_mode": "cls"}, False),
+        ("config.json", {"_name_or_path": "elsewhere", "transformers_version": "9", "torch_dtype": "float16"}, True),
+        ("config_sentence_transformers.json", {"__version__": {"transformers": "9"}}, True),
+    ],
+)
+def test_settings_that_change_vectors_change_the_identity(
+    tmp_path: Path, file: str, content: dict[str, Any], same: bool
+) -> None:
+    folder = static_folder(tmp_path / "made")
+    before = identify_embedder(str(folder))
+    place = folder / file
+    place.write_text(json.dumps({**(json.loads(place.read_text()) if place.is_file() else {}), **content}))
+    assert (identify_embedder(str(folder)).revision == before.revision) is same
 
 
 def test_an_embedder_whose_files_change_is_loaded_again(tmp_path: Path) -> None:

@@ -26,11 +26,13 @@ from counterplay.errors import FileError, MissingExtraError
 from counterplay.llm.engines.threads import patient_threads
 from counterplay.llm.files import package_files, quiet, sha256_of, sha256_of_all
 from counterplay.llm.models import ModelIdentity
+from counterplay.logs.outputs import request_key
 
 Singles = npt.NDArray[np.float32]
 
 _BATCH = 64
 _COUNTED = 1024  # texts whose word pieces are in memory at a time
+_SAVED_BY = ("transformers_version", "torch_dtype", "dtype", "similarity_fn_name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,8 @@ def resolve_embedder(spec: str) -> Path:
 
 
 def identify_embedder(spec: str) -> ModelIdentity:
-    """The identity of an embedder, from its files alone: ``revision`` is a hash of all its weights.
+    """The identity of an embedder, from its files alone: ``revision`` is a hash of all its weights, and of the settings
+    that decide what is made of them: which modules, pooling, the longest text, prompts.
 
     Errors: `FileError` for a folder that is none, lacks its tokenizer, or has weights that are not safetensors.
     """
@@ -101,7 +104,7 @@ def identify_embedder(spec: str) -> ModelIdentity:
         raise FileError(f"'{folder}' has no tokenizer.json. Save the tokenizer there with save_pretrained.")
     return ModelIdentity(
         model=folder.resolve().name,
-        revision=sha256_of_all(weights),
+        revision=request_key({"weights": sha256_of_all(weights), "settings": _settings(folder, places)}),
         quantisation="none",
         dtype="float32",
         tokenizer=sha256_of(tokenizer),
@@ -175,6 +178,15 @@ def _module_folders(folder: Path) -> list[Path]:
             )
         places[place] = None
     return list(places)
+
+
+def _settings(folder: Path, places: Sequence[Path]) -> list[Any]:
+    """The names of the modules, and what their settings say, but for what says only who saved them."""
+    named = [str(module.get("type", "")).rpartition(".")[2] for module in _read_json(folder / "modules.json", [])]
+    files = [file for place in places for file in (place / "config.json", place / "sentence_bert_config.json")]
+    found = [_read_json(file, {}) for file in (*files, folder / "config_sentence_transformers.json")]
+    told = [{key: own[key] for key in own if not key.startswith("_") and key not in _SAVED_BY} for own in found]
+    return [named, *(own for own in told if own)]
 
 
 def _read_json(file: Path, kind: Any) -> Any:
