@@ -33,8 +33,8 @@ def embed(
     where they are known. Nothing is loaded when all are. A text of which the embedder knows no token may be all 0.
 
     ``embedder``: a folder that sentence-transformers or model2vec has saved, or ``package:NAME``. The key of a vector
-    is the hash of the embedder's weights, tokenizer and settings, and the text. A text longer than the embedder reads counts with
-    its beginning only; a warning says how many do.
+    is the hash of the embedder's weights, tokenizer and settings, and the text. A text longer than the embedder reads
+    counts with its beginning only; a warning says how many do.
 
     Errors: `FileError` for a folder that is none; `MissingExtraError` without the extra ``llm``; `InputError` for an
     embedder whose vectors have another length than those that are stored under its name.
