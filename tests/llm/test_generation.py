@@ -122,27 +122,47 @@ def test_a_stop_string_in_the_prompt_ends_nothing(model: LanguageModel) -> None:
         assert found.tokens > 1
 
 
-def test_a_stop_string_of_signs_of_several_bytes_ends_a_text(tmp_path: Path) -> None:
+def model_that_writes(folder: Path, after: dict[int, int]) -> LanguageModel:
+    """A model that knows nothing but the last token, and goes on with the one that is named ``after`` it, else with the
+    first of those named."""
     import torch
 
-    model = tiny.load("llama", tmp_path)
-    # A model that counts upwards: after any token the next one, so the bytes of a sign come one after the other.
+    model = tiny.load("llama", folder)
     size = len(model.tokenizer)
-    sign = model.encode("é")
-    assert len(sign) == 2, "the sign is made of two tokens"
-    steps = torch.zeros(size, dtype=torch.long) + sign[0]
-    steps[sign[0]], steps[sign[1]] = sign[1], model.encode("b")[0]
+    steps = torch.zeros(size, dtype=torch.long) + next(iter(after))
+    for token, following in after.items():
+        steps[token] = following
 
     def forward(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
         return torch.nn.functional.one_hot(steps[input_ids], size).float() * 9
 
-    model.module.get_output_embeddings().register_forward_hook(lambda *_: forward(asked[-1]))
     asked: list[torch.Tensor] = []
+    model.module.get_output_embeddings().register_forward_hook(lambda *_: forward(asked[-1]))
     model.module.register_forward_pre_hook(lambda _m, _a, given: asked.append(given["input_ids"]), with_kwargs=True)
+    return model
+
+
+def test_a_stop_string_of_signs_of_several_bytes_ends_a_text(tmp_path: Path) -> None:
+    words = tiny.tokenizer(beginning=True)
+    first, second = words("é", add_special_tokens=False).input_ids
+    (b,) = words("b", add_special_tokens=False).input_ids
+    # The bytes of a sign come one after the other.
+    model = model_that_writes(tmp_path, {first: second, second: b})
     ((found,),) = model.complete(
         [Prompt(ids=model.prompt("a"), key="k")], Sampling(max_tokens=9, stop=("é",)).fields(1)
     )
     assert (found.text, found.tokens, found.finished) == ("", 2, True)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_special_token_that_is_a_stop_string_ends_a_text(tmp_path: Path, beams: int) -> None:
+    # As a chat's end of turn, which is not always what the model's own file calls an end, and which no text shows.
+    (b, c) = tiny.tokenizer(beginning=True)("bc", add_special_tokens=False).input_ids
+    model = model_that_writes(tmp_path, {b: tiny.UNKNOWN, tiny.UNKNOWN: c, c: c})
+    prompt = Prompt(ids=model.prompt("a"), key="k")
+    for stop, told in ((("<unk>",), ("b", 2, True)), (("x",), ("bccccccc", 9, False))):
+        ((found, *_),) = model.complete([prompt], Sampling(max_tokens=9, stop=stop).fields(beams))
+        assert (found.text, found.tokens, found.finished) == told
 
 
 def test_a_text_is_finished_or_cut_at_the_limit_itself(model: LanguageModel) -> None:

@@ -118,13 +118,15 @@ def _generate(
     if shared:
         search["past_key_values"] = read_beginning(model, rows[0][:shared])
         search["past_key_values"].batch_repeat_interleave(len(rows))
+    marks = tuple(sampling["stop"])
     with torch.inference_mode():
         sequences = model.module.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             max_new_tokens=int(sampling["max_tokens"]),
             do_sample=False,
-            stopping_criteria=_stopping(model, tuple(sampling["stop"]), start),
+            stopping_criteria=_stopping(model, marks, start),
+            eos_token_id=sorted(model.ends_with(marks)) or None,
             pad_token_id=model.padding,
             logits_processor=steered,
             **search,
@@ -172,7 +174,8 @@ def _ending(model: LanguageModel, ids: list[int], sampling: Mapping[str, Any]) -
     Found by what ends a text, not by what padding looks like: a model can write the token that pads, and a beam search
     pads with ends, whatever it is told.
     """
-    size = next((place + 1 for place, token in enumerate(ids) if token in model.ends), len(ids))
+    ends = model.ends_with(tuple(sampling["stop"]))
+    size = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
 
     def stopped(count: int) -> bool:
         text = model.tokenizer.decode(ids[:count], skip_special_tokens=True)
@@ -185,7 +188,7 @@ def _ending(model: LanguageModel, ids: list[int], sampling: Mapping[str, Any]) -
 def _text_of(model: LanguageModel, ids: list[int], logprob: float, sampling: Mapping[str, Any]) -> Completion:
     text = model.tokenizer.decode(ids, skip_special_tokens=True)
     places = [place for place in (text.find(mark) for mark in sampling["stop"]) if place >= 0]
-    finished = bool(places) or ids[-1] in model.ends
+    finished = bool(places) or ids[-1] in model.ends_with(tuple(sampling["stop"]))
     return Completion(
         text=text[: min(places)].strip() if places else text.strip(),
         logprob=logprob,

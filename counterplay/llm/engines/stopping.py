@@ -22,6 +22,12 @@ BROKEN = "\ufffd"
 """What stands in a text for bytes that are no sign."""
 
 
+def stop_tokens(tokenizer: Any, marks: Sequence[str]) -> frozenset[int]:
+    """Special tokens that are stop strings themselves, such as a chat's end of turn: no text shows them."""
+    known = tokenizer.added_tokens_decoder.items()
+    return frozenset(place for place, token in known if token.special and token.content in marks)
+
+
 class StopStrings:
     """Which tokens can end a stop string; made once for a tokenizer and the strings.
 
