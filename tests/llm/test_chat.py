@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,19 @@ def test_a_chat_has_the_format_of_the_file_beside_the_settings(tmp_path: Path) -
     assert (tmp_path / "chat_template.jinja").is_file()
     assert found.source == QWEN_2_5
     assert found.tokens == dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), tiny.SPECIAL, strict=True))
+
+
+def test_special_tokens_that_only_an_older_file_names_are_known(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="this compares with transformers, of the extra 'llm'")
+    folder, _ = folder_with("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", tmp_path)
+    place = tmp_path / "tokenizer_config.json"
+    settings = json.loads(place.read_text())
+    older = {name: settings.pop(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    place.write_text(json.dumps(settings))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({**older, "eos_token": {"content": "</s>"}}))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    wanted = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+    assert chat_format(folder).render("", "hello") == wanted == "<s>hello</s>"
 
 
 @pytest.mark.slow

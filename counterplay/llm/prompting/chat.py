@@ -77,8 +77,8 @@ def chat_format(spec: str) -> ChatFormat:
 
 
 def _of_folder(folder: Path) -> ChatFormat | None:
-    settings = folder / "tokenizer_config.json"
-    said: dict[str, Any] = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    # Older folders name their special tokens in a file of their own; where both do, the settings hold.
+    said = _settings(folder / "special_tokens_map.json") | _settings(folder / "tokenizer_config.json")
     own = folder / "chat_template.jinja"
     source = own.read_text(encoding="utf-8") if own.is_file() else said.get("chat_template")
     if isinstance(source, list):
@@ -87,6 +87,11 @@ def _of_folder(folder: Path) -> ChatFormat | None:
         return None
     tokens = {name: value["content"] if isinstance(value := said.get(name), dict) else value for name in SPECIAL}
     return ChatFormat(source=source, tokens={name: text for name, text in tokens.items() if isinstance(text, str)})
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _of_gguf(path: Path) -> ChatFormat | None:
