@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,22 @@ def test_bytes_that_are_not_utf8_are_quarantined(bring: Bring, file: Any, worksp
     assert (report.rows_kept, report.rows_quarantined) == (2, 1)
     with pytest.raises(FileError, match="is in UTF-16"):
         bring(file("wide.csv", HEADER.decode().encode("utf-16")))
+
+
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.jsonl.gz"])
+def test_a_file_that_is_named_gz_and_is_none_is_refused(bring: Bring, file: Any, name: str) -> None:
+    with pytest.raises(FileError, match=name):
+        bring(file(name, HEADER + b"1,a,0.5,1,ok\n"))
+
+
+def test_a_byte_order_mark_is_read_over_in_csv_and_refused_in_json_lines(bring: Bring, file: Any) -> None:
+    # There DuckDB would take the first line for no JSON.
+    mark = b"\xef\xbb\xbf"
+    assert bring(file("marked.csv", mark + HEADER + b"1,a,0.5,1,ok\n")).rows_kept == 1
+    for name in ("marked.jsonl", "marked.jsonl.gz"):
+        text = mark + b'{"action": "a", "reward": 1}\n'
+        with pytest.raises(FileError, match=r"begins with a byte order mark. Save it without, .* tail -c \+4"):
+            bring(file(name, gzip.compress(text) if name.endswith("gz") else text))
 
 
 def test_a_quote_that_is_never_closed_says_how_many_lines_it_took(

@@ -285,9 +285,14 @@ def test_what_is_no_dsjson_file_is_refused_and_leaves_no_trace(
         bring('{"action": "a", "reward": 1}')
     with pytest.raises(FileError, match=r"No line of .* is an event"):
         bring("not json", "at all")
+    with pytest.raises(FileError, match="begins with a byte order mark"):
+        bring("\ufeff" + json.dumps(event(1)))
     path = tmp_path / "cut.json.gz"
     path.write_bytes(gzip.compress(json.dumps(event(1)).encode() * 2000)[:-30])
     with pytest.raises(FileError, match="cut short"):
+        import_dsjson(path, workspace, "l")
+    path.write_bytes(b"no gzip")
+    with pytest.raises(FileError, match="cannot be read"):
         import_dsjson(path, workspace, "l")
     assert list_logs(workspace) == []
     assert workspace.connection.execute("SELECT count(*) FROM duckdb_tables() WHERE temporary").fetchall() == [(0,)]

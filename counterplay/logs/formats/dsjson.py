@@ -28,7 +28,7 @@ from counterplay.logs.formats.dsjson_events import (
 from counterplay.logs.progress import Progress
 from counterplay.logs.reading import Place
 from counterplay.logs.sources import lines
-from counterplay.logs.sources.files import existing_file, file_hash, open_binary, refuse_utf16
+from counterplay.logs.sources.files import existing_file, file_hash, open_binary, refuse_marked, refuse_utf16
 from counterplay.logs.sources.source import Source, literal, reading_errors
 from counterplay.logs.workspace import borrowed
 
@@ -117,6 +117,7 @@ _MAPPING = {
 
 def _open(connection: duckdb.DuckDBPyConnection, reader: _Reader) -> Source:
     with ThreadPoolExecutor(1) as pool, reading_errors(str(reader.path)):
+        refuse_marked(reader.path)
         digest = pool.submit(file_hash, reader.path)
         read_events(connection, reader.path)
         sha256 = digest.result()

@@ -48,6 +48,15 @@ def open_binary(path: Path) -> IO[bytes]:
 
 
 def refuse_utf16(path: Path) -> None:
+    """Refuse a file in UTF-16, with the mend."""
     with open_binary(path) as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise FileError(f"{path} is in UTF-16. Save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8.")
+
+
+def refuse_marked(path: Path) -> None:
+    """Refuse a file of JSON lines that begins with a byte order mark: its first line would be no JSON."""
+    with open_binary(path) as file:
+        marked = file.read(3) == b"\xef\xbb\xbf"
+    if marked:
+        raise FileError(f"{path} begins with a byte order mark. Save it without, for example with tail -c +4.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import gzip
 import os
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import duckdb
 
 from counterplay.errors import FileError
-from counterplay.logs.sources.files import existing, file_hash, refuse_utf16
+from counterplay.logs.sources.files import existing, file_hash, refuse_marked, refuse_utf16
 from counterplay.logs.sources.frames import arrow_source, frame_source
 from counterplay.logs.sources.parquet import parquet_files, parquet_paths
-from counterplay.logs.sources.source import Source, unreadable
+from counterplay.logs.sources.source import BROKEN_GZIP, Source, unreadable
 from counterplay.logs.sources.text import csv_source, jsonl_source
 
 _KINDS = {
@@ -52,10 +51,12 @@ def open_source(connection: duckdb.DuckDBPyConnection, source: Any) -> Source:
     if kind == "parquet":
         return parquet_files(connection, path.name, [path])
     sha256 = file_hash(path)
-    if kind != "arrow":
-        refuse_utf16(path)
     opener = {"csv": csv_source, "jsonl": jsonl_source, "arrow": arrow_source}[kind]
     try:
+        if kind != "arrow":
+            refuse_utf16(path)
+        if kind == "jsonl":
+            refuse_marked(path)
         return opener(connection, path, sha256)
-    except (duckdb.Error, EOFError, gzip.BadGzipFile) as error:
+    except (duckdb.Error, *BROKEN_GZIP) as error:
         raise unreadable(path, error) from error

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
+import zlib
 from collections.abc import Callable, Iterator
 
 import duckdb
@@ -67,10 +69,13 @@ def json_pointer(key: str) -> str:
     return "/" + key.replace("~", "~0").replace("/", "~1")
 
 
+BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
 @contextlib.contextmanager
 def reading_errors(name: str) -> Iterator[None]:
-    """What DuckDB says about a broken file becomes a `FileError`."""
+    """What DuckDB or gzip says about a broken file becomes a `FileError`."""
     try:
         yield
-    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException) as error:
+    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException, *BROKEN_GZIP) as error:
         raise unreadable(name, error) from error
