@@ -69,6 +69,8 @@ class LlamaServer:
                 f"does not know, or too large for the memory. ({error})"
             ) from error
         self._address = self._server.listening_address.removeprefix("http://")
+        # Answered by the thread that computes: a server that is let go before that thread runs waits for it forever.
+        self.ask("GET", "/lora-adapters")
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         """Ask, and wait for the answer."""

@@ -235,7 +235,7 @@ def test_a_killed_run_goes_on_and_pays_again_only_for_the_last_second(
     workspace.close()
     server.delay = 0.6
     command = [sys.executable, "-c", KILLED, str(place), server.url, str(template)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[3])
     try:
         deadline = time.monotonic() + 60
         while len(server.asked) < 5 and process.poll() is None and time.monotonic() < deadline:

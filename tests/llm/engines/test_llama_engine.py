@@ -155,6 +155,18 @@ def test_a_longer_prompt_gets_more_memory_and_the_same_text(
     assert one(small, long, sampling) == one(engine, long, sampling)
 
 
+def test_a_server_that_is_let_go_at_once_ends() -> None:
+    path = found(MODEL)
+    code = f"""
+from pathlib import Path
+from counterplay.llm.engines.llama_server import LlamaServer
+for _ in range(12):
+    LlamaServer(Path({str(path)!r}), 256)
+"""
+    # In a process of its own: one that waits for itself could not be stopped.
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_an_interrupted_run_leaves_the_engine_usable(engine: LlamaEngine) -> None:
     prompts = [capital(engine, country) for country in CAPITALS]
     expected = engine.complete(prompts, DRAWN.fields(1))
