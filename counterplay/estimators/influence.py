@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from counterplay.estimators.evidence import Array, Evidence
+from counterplay.estimators.evidence import Array, Evidence, distinct
 from counterplay.estimators.moments import linearise
 from counterplay.estimators.statistic import Statistic, statistic_of
 from counterplay.estimators.table import resolve
@@ -49,13 +49,13 @@ def influences(evidence: Evidence, estimator: str | Estimator, statistic: Statis
 
 def without_lone_clusters(evidence: Evidence) -> Evidence:
     """The same evidence; where no two decisions share a cluster, without the codes."""
-    if evidence.cluster is not None and len(np.unique(evidence.cluster)) == len(evidence):
+    if evidence.cluster is not None and len(distinct(evidence.cluster)) == len(evidence):
         return evidence.part(slice(None), clustered=False)
     return evidence
 
 
 def _clustered(evidence: Evidence, estimator: Estimator, gradient: Array) -> Iterator[Array]:
-    codes = np.unique(np.asarray(evidence.cluster))
+    codes = distinct(np.asarray(evidence.cluster))
     total = np.zeros((len(gradient), len(codes)))
     for block in _blocks(evidence):
         here, inverse = np.unique(np.asarray(block.cluster), return_inverse=True)

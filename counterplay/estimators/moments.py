@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from counterplay.errors import EvidenceError
-from counterplay.estimators.evidence import Array, Codes, Evidence
+from counterplay.estimators.evidence import Array, Codes, Evidence, distinct
 from counterplay.estimators.terms import Form, Terms
 
 PARTS = 4
@@ -120,7 +120,7 @@ class ClusterSums:
 
     def merge(self, other: ClusterSums) -> ClusterSums:
         """Both shards together; a cluster in both is one cluster."""
-        codes = np.union1d(self.codes, other.codes)
+        codes = distinct(np.concatenate([self.codes, other.codes]))
         sums = np.zeros((*self.sums.shape[:2], len(codes)))
         sums[:, :, np.searchsorted(codes, self.codes)] = self.sums
         sums[:, :, np.searchsorted(codes, other.codes)] += other.sums

@@ -18,7 +18,7 @@ import numpy as np
 from counterplay.errors import EvidenceError
 from counterplay.estimators.answers import Asked, Rewards, answers, seen_of
 from counterplay.estimators.estimate import Estimate
-from counterplay.estimators.evidence import Array, Codes, Evidence
+from counterplay.estimators.evidence import Array, Codes, Evidence, distinct
 from counterplay.estimators.family import IMPORTANCE, fold_family, weights_name
 from counterplay.estimators.intervals import Bounds, Interval, Resampling, check_interval
 from counterplay.estimators.intervals.bootstrap import Replicates, replicates_of
@@ -307,7 +307,7 @@ def evaluate(
     """
     check_interval(interval, level)
     clusters = evidence.cluster
-    if clusters is not None and len(np.unique(clusters)) == len(evidence):
+    if clusters is not None and len(distinct(clusters)) == len(evidence):
         # Here nothing is merged later, so clusters of one decision need no table of clusters.
         evidence = evidence.part(slice(None), clustered=False)
     if interval in RESAMPLED and resampling is None:

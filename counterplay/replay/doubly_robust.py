@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterplay.errors import ConfigurationError, MissingEvidenceError, UnsupportedError, nearest
+from counterplay.estimators.evidence import distinct
 from counterplay.replay import plain
 from counterplay.replay.acceptance import Acceptance
 from counterplay.replay.agents import BuiltIn
@@ -159,7 +160,7 @@ def replay_doubly_robust(
         batch=batch,
     )
     cluster = prepared.log.cluster[rounds]
-    clustered = len(np.unique(cluster)) < len(cluster)
+    clustered = len(distinct(cluster)) < len(cluster)
     trace = empty_trace(len(rounds) if horizon is None else min(horizon, len(rounds)), False)
     pieces = predicted_pieces(prepared.log, rounds, predictions)
     if isinstance(agent, BuiltIn):

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterplay.errors import HorizonError
+from counterplay.estimators.evidence import distinct
 from counterplay.replay.experiment import Experiment
 from counterplay.replay.grid import settings_of
 from counterplay.replay.interrupts import interrupts_noted
@@ -232,7 +233,7 @@ class Sweep:
             values = self._subsample_values(index)
         except HorizonError:
             return None
-        clusters = len(np.unique(self._cluster[self._material.ground.rows]))
+        clusters = len(distinct(self._cluster[self._material.ground.rows]))
         return std_error_subsampled(values.reshape(-1, EACH), clusters, uncertainty.share)
 
     def _subsample_values(self, index: int) -> NDArray[np.float64]:

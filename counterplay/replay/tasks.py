@@ -64,7 +64,7 @@ class Material:
 
     def use_constant(self, constant: float) -> None:
         """Replay what the pilot has left, with this constant."""
-        others = np.setdiff1d(np.arange(len(self.prepared.log.context)), self._pilot)
+        others = np.setdiff1d(np.arange(len(self.prepared.log.context)), self._pilot, assume_unique=True)
         self.ground = Ground(self.settings, self.prepared, others, constant)
 
     def pilot(self, task: Task) -> float:

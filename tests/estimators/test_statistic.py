@@ -9,6 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from counterplay.errors import ConfigurationError, EvidenceError
 from counterplay.estimators import (
@@ -21,8 +23,10 @@ from counterplay.estimators import (
     family,
     resolve,
 )
-from counterplay.estimators.diagnostics import gate, pareto_k
+from counterplay.estimators.diagnostics import gate
+from counterplay.estimators.evidence import distinct
 from counterplay.estimators.kernel import SEGMENT
+from counterplay.estimators.pareto import pareto_k
 from counterplay.estimators.statistic import BLOCK, statistic_of
 from counterplay.estimators.weights import TAIL
 
@@ -299,3 +303,9 @@ def test_segments_equal_the_formulas() -> None:
     (tail,) = statistic_of(evidence, "ips").weights["importance"].tail
     assert tail.tolist() == pytest.approx(np.sort(evidence.weight[0])[-TAIL:].tolist(), rel=1e-15)
     assert ips.diagnostics.largest_weight == tail[-1]
+
+
+@given(codes=st.lists(st.integers(-5, 5)), kind=st.sampled_from([np.int64, np.uint64, np.float64]))
+def test_the_different_ones_of_some_codes_are_those_that_numpy_finds(codes: list[int], kind: type) -> None:
+    values = np.abs(np.array(codes)).astype(kind)
+    np.testing.assert_array_equal(distinct(values), np.unique(values))

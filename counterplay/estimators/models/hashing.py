@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from counterplay.errors import ConfigurationError, EvidenceError, nearest
+from counterplay.estimators.evidence import distinct
 from counterplay.estimators.models.features import HashedFeatures, blocks
 from counterplay.estimators.models.folds import Hashes, splitmix64
 
@@ -54,7 +55,7 @@ class TokenHashes:
 
     def collisions(self, width: int) -> Collisions:
         """How many tokens of these rows share a column of `width` with another. Sorts all tokens: n k log(n k)."""
-        different = np.unique(self.hashes[self.values != 0])
+        different = distinct(self.hashes[self.values != 0])
         _, crowd = np.unique(different % np.uint64(width), return_counts=True)
         m = len(different)
         alone = (1 - 1 / width) ** (m - 1) if m else 1.0

@@ -128,7 +128,7 @@ def _line_places(connection: duckdb.DuckDBPyConnection) -> lines.Places:
     (last,) = connection.execute("SELECT coalesce(max(ordinal), 0) FROM incoming").fetchall()[0]
     every = np.arange(1, last + len(broken) + 1, dtype=np.int64)
     return lines.Places(
-        lines=np.setdiff1d(every, np.array([line for line, _, _ in broken], dtype=np.int64)),
+        lines=np.setdiff1d(every, np.array([line for line, _, _ in broken], dtype=np.int64), assume_unique=True),
         broken=tuple(lines.Broken(line=line, raw=raw, reason=reason) for line, raw, reason in broken),
     )
 
