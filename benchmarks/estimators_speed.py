@@ -9,6 +9,7 @@
   are checked when evidence is made of them; and of evidence that was checked before ("checked").
 - Cressie-Read: value and interval, beside vw-estimators, which adds decisions one by one in Python.
 - stream: chunks of a million decisions through `Statistic.add` in a process of its own; shards merged in random orders.
+- clusters: decisions in pairs against decisions alone, in memory and in ten chunks.
 - bootstrap: 1,000 Poisson replicates.
 
 Times are the least of several turns, both sides taking turns. Ours uses all cores where not said otherwise.
@@ -21,6 +22,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -31,7 +33,7 @@ from common import arguments, finish, table
 from dense_estimators import Feedback, with_deviation, with_resampling
 from numpy.typing import NDArray
 
-from counterplay.estimators import Estimate, Evidence, Statistic, evaluate, statistic_of
+from counterplay.estimators import Estimate, Evidence, Statistic, evaluate, fold_shards, statistic_of
 from counterplay.estimators.intervals import Bounds, Resampling
 
 Array = NDArray[np.float64]
@@ -345,6 +347,29 @@ def merging(n: int, shards: int, orders: int) -> dict[str, float]:
     return {"merged_times_1e12": apart * 1e12}
 
 
+def clusters(n: int) -> dict[str, float]:
+    """Print times of clustered decisions and of the same without clusters; the ratios."""
+    plain = drawn(n)
+    paired = replace(plain, cluster=np.arange(n) // 2)
+
+    def in_chunks(evidence: Evidence) -> list[Estimate]:
+        parts = (evidence.part(slice(start, start + n // 10)) for start in range(0, n, n // 10))
+        return fold_shards(parts, ESTIMATORS).estimate()
+
+    works = {
+        "alone": partial(evaluate, plain, ESTIMATORS),
+        "in pairs": partial(evaluate, paired, ESTIMATORS),
+        "alone, ten chunks": partial(in_chunks, plain),
+        "in pairs, ten chunks": partial(in_chunks, paired),
+    }
+    took = turns(works, 3)
+    table([f"{n:,} decisions, three estimators", "ms"], [[name, f"{one * 1e3:.0f}"] for name, one in took.items()])
+    return {
+        "clustered_over_alone": took["in pairs"] / took["alone"],
+        "clustered_over_alone_in_chunks": took["in pairs, ten chunks"] / took["alone, ten chunks"],
+    }
+
+
 def bootstrap(n: int) -> dict[str, int]:
     """Print decisions a second of 1,000 replicates of three estimators."""
     found = {}
@@ -373,6 +398,8 @@ def main() -> None:
     ratios |= many_policies(200_000 if quick else 1_000_000)
     print()
     ratios |= cressie_read(1_000_000 if quick else 10_000_000, 50_000 if quick else 200_000)
+    print()
+    ratios |= clusters(200_000 if quick else 1_000_000)
     print()
     sizes |= bootstrap(20_000 if quick else 100_000)
     print()

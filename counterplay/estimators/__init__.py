@@ -26,7 +26,7 @@ from counterplay.estimators.models import (
     hash_features,
     mrdr_weights,
 )
-from counterplay.estimators.statistic import Statistic, evaluate, statistic_of
+from counterplay.estimators.statistic import Statistic, evaluate, fold_shards, statistic_of
 from counterplay.estimators.table import resolve
 from counterplay.estimators.terms import Estimator, Terms
 
@@ -53,6 +53,7 @@ __all__ = [
     "decisions_needed",
     "evaluate",
     "fit_mrdr",
+    "fold_shards",
     "hash_features",
     "minimal_detectable_effect",
     "mrdr_weights",

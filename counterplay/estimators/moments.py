@@ -120,6 +120,15 @@ class ClusterSums:
 
     def merge(self, other: ClusterSums) -> ClusterSums:
         """Both shards together; a cluster in both is one cluster."""
+        if not len(self.codes):
+            return other
+        # Where clusters are numbered as they appear, a later shard goes on with some and begins others.
+        known = np.searchsorted(other.codes, self.codes[-1], side="right")
+        place = np.searchsorted(self.codes, other.codes[:known])
+        if np.array_equal(self.codes[place], other.codes[:known]):
+            sums = np.concatenate([self.sums, other.sums[:, :, known:]], axis=2)
+            sums[:, :, place] += other.sums[:, :, :known]
+            return ClusterSums(codes=np.concatenate([self.codes, other.codes[known:]]), sums=sums)
         codes = distinct(np.concatenate([self.codes, other.codes]))
         sums = np.zeros((*self.sums.shape[:2], len(codes)))
         sums[:, :, np.searchsorted(codes, self.codes)] = self.sums

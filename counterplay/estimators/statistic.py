@@ -206,6 +206,34 @@ def statistic_of(
     )
 
 
+def fold_shards(
+    shards: Iterable[Evidence],
+    estimators: str | Estimator | Iterable[str | Estimator],
+    *,
+    resampling: Resampling | None = None,
+) -> Statistic:
+    """The statistic of shards that come one after the other, as those of a log do; at least one.
+
+    Merged as a binary counter carries: what was merged grows by doubling, so a table of clusters is copied as often as
+    shards can be halved, and not once a shard. Errors: those of `statistic_of`.
+    """
+    chosen = resolve_all(estimators)
+    held: list[tuple[int, Statistic]] = []
+    for shard in shards:
+        floors = {name: sums.floors() for name, sums in held[0][1].weights.items()} if held else None
+        count, own = 1, statistic_of(shard, chosen, resampling=resampling, floors=floors)
+        while held and held[-1][0] == count:
+            before = held.pop()[1]
+            count, own = 2 * count, before.merge(own)
+        held.append((count, own))
+    if not held:
+        raise EvidenceError("There is no shard to make a statistic of.")
+    whole = held.pop()[1]
+    while held:
+        whole = held.pop()[1].merge(whole)
+    return whole
+
+
 def _halves(
     evidence: Evidence, grid: tuple[Estimator, ...], resampling: Resampling | None
 ) -> tuple[Statistic | None, Statistic | None]:

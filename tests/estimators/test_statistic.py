@@ -21,6 +21,7 @@ from counterplay.estimators import (
     assign_folds,
     evaluate,
     family,
+    fold_shards,
     resolve,
 )
 from counterplay.estimators.diagnostics import gate
@@ -309,3 +310,27 @@ def test_segments_equal_the_formulas() -> None:
 def test_the_different_ones_of_some_codes_are_those_that_numpy_finds(codes: list[int], kind: type) -> None:
     values = np.abs(np.array(codes)).astype(kind)
     np.testing.assert_array_equal(distinct(values), np.unique(values))
+
+
+@pytest.mark.parametrize("order", ["none", "as they appear", "straddling", "scattered"])
+@pytest.mark.parametrize("count", [1, 2, 7, 13])
+def test_shards_folded_one_after_the_other_are_the_whole(order: str, count: int) -> None:
+    n = 1300
+    codes = {
+        "none": None,
+        "as they appear": np.arange(n) // 3,
+        # Every shard has decisions of clusters that began long before.
+        "straddling": np.minimum(np.arange(n) // 2, np.random.default_rng(1).integers(0, n, n)),
+        "scattered": np.random.default_rng(2).integers(0, 400, n),
+    }[order]
+    whole = replace(_log(n), cluster=codes)
+    shards = (whole.part(slice(rows[0], rows[-1] + 1)) for rows in np.array_split(np.arange(n), count))
+    found = fold_shards(shards, NAMES).estimate()
+    for one, other in zip(found, evaluate(whole, NAMES), strict=True):
+        assert (one.value, one.std_error) == pytest.approx((other.value, other.std_error), rel=1e-12)
+        assert one.diagnostics.units == other.diagnostics.units
+
+
+def test_of_no_shards_there_is_no_statistic() -> None:
+    with pytest.raises(EvidenceError, match="no shard"):
+        fold_shards([], "ips")

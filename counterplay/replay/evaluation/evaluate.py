@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from counterplay.estimators import Statistic, statistic_of
+from counterplay.estimators import Statistic, fold_shards
 from counterplay.estimators.intervals import Bounds, Interval, Resampling
 from counterplay.logs.reading import Place
 from counterplay.logs.workspace import borrowed
@@ -87,9 +87,5 @@ def evaluate_log(
 def statistic_of_log(prepared: Prepared, resampling: Resampling | None) -> Statistic:
     """The statistic of all decisions, from the evidence of one chunk after the other."""
     source, estimators = prepared.source, prepared.choice.estimators
-    found: Statistic | None = None
-    for chunk in source.chunks("evidence"):
-        evidence = evidence_of(chunk, source.policies, prepared.rewards)
-        found = statistic_of(evidence, estimators, resampling=resampling) if found is None else found.add(evidence)
-    assert found is not None  # a log without decisions was refused
-    return found
+    evidence = (evidence_of(chunk, source.policies, prepared.rewards) for chunk in source.chunks("evidence"))
+    return fold_shards(evidence, estimators, resampling=resampling)
