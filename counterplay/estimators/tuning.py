@@ -35,6 +35,9 @@ RULES: tuple[Rule, ...] = ("slope", "mse")
 LIMITS = (float("inf"), *(float(f"{x:.3g}") for x in np.geomspace(5000, 1, 19)))
 """Limits and sizes, from none to the value that leaves weights of 1."""
 
+SAME = 1e-9
+"""Estimates and errors that differ by less than this part of both are equal."""
+
 SHARES = (0.0, *(float(f"{x:.3g}") for x in np.geomspace(2e-4, 1, 19)))
 """Shares of sub-Gaussian shrinkage, from none to all."""
 
@@ -59,7 +62,8 @@ class Tuned(Estimator):
         """(P,) places in the grid, from each member's values and standard errors."""
         value = np.stack([linear.value for linear in found])
         error = np.stack([linear.std_error for linear in found])
-        return np.maximum(choose_by_error(value, error, WIDTHS), 0) if self.rule == "slope" else _by_error(value, error)
+        place = choose_by_error(value, error, WIDTHS) if self.rule == "slope" else _by_error(value, error)
+        return _weakest(value, error, np.maximum(place, 0))
 
     def using(self, chosen: Sequence[Estimator]) -> Estimator:
         """The same estimator, its terms as wide as those of the ones chosen."""
@@ -136,6 +140,18 @@ def _stack(rows: list[Any]) -> Any:
 def _by_error(value: Array, error: Array) -> Codes:
     square = (value - value[0]) ** 2 + error**2
     return np.asarray(np.argmin(np.where(np.isnan(square), np.inf, square), axis=0), dtype=np.int64)
+
+
+def _weakest(value: Array, error: Array, place: Codes) -> Codes:
+    """The weakest shrinkage with the estimate of the one at each place (P,): else rounding would choose among equals.
+
+    Where weights are 0 or one other number, as of a policy that does not draw on a uniform log, clipping changes no
+    normalised estimate.
+    """
+    own = value[place, np.arange(len(place))], error[place, np.arange(len(place))]
+    near = SAME * (np.abs(own[0]) + own[1])
+    same = (np.abs(value - own[0]) <= near) & (np.abs(error - own[1]) <= near)
+    return np.where(same.any(axis=0), same.argmax(axis=0), place)
 
 
 def parameter_of(estimator: Estimator) -> float:

@@ -91,6 +91,18 @@ def test_each_half_uses_what_the_other_half_chose() -> None:
 
 
 @pytest.mark.parametrize("rule", ["slope", "mse"])
+def test_of_equal_estimates_the_weakest_shrinkage_is_chosen(rule: str) -> None:
+    # On a uniform log of 10 actions the weights are 0 or 10: no limit changes the ratio of their sums.
+    rng = np.random.default_rng(6)
+    for n in (500, 5000):
+        target = (rng.random((4, n)) < 0.1).astype(float)
+        evidence = Evidence(reward=rng.random(n), propensity=np.full(n, 0.1), target=target)
+        plain, tuned = evaluate(evidence, "snips"), evaluate(evidence, f"clipped_snips({rule})")
+        assert {found.diagnostics.chosen for found in tuned} == {"inf"}
+        assert [found.gate for found in tuned] == [found.gate for found in plain]
+
+
+@pytest.mark.parametrize("rule", ["slope", "mse"])
 def test_tuned_estimators_err_no_more_than_plain_ones(rule: str) -> None:
     names = ("ips", f"clipped_ips({rule})", f"subgaussian_ips({rule})", "dr", f"drps({rule})")
     found = [evaluate(_log(seed, 1000, least=0.001), names) for seed in range(300)]
