@@ -22,7 +22,9 @@ def compiled(function: Function) -> Function:
 def in_any_order(function: Function) -> Function:
     """Compile a kernel whose sums may be taken in any order, which lets them use vector instructions.
 
-    There must be no NaN. Bits differ between machines, not between runs on one.
+    There must be no NaN. Bits differ between machines, not between runs on one: such kernels are compiled into those
+    that call them. Else the run that compiles them would call the kernel as it was compiled by itself, and later ones
+    as it was compiled beside its caller, which may add up in another order.
     """
     fast = {"reassoc", "contract", "nsz", "nnan"}
-    return cast(Function, njit(cache=True, nogil=True, fastmath=fast, error_model="numpy")(function))
+    return cast(Function, njit(cache=True, nogil=True, fastmath=fast, error_model="numpy", forceinline=True)(function))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -334,3 +337,24 @@ def test_shards_folded_one_after_the_other_are_the_whole(order: str, count: int)
 def test_of_no_shards_there_is_no_statistic() -> None:
     with pytest.raises(EvidenceError, match="no shard"):
         fold_shards([], "ips")
+
+
+SEVERAL = """
+import numpy as np
+from counterplay.estimators import Evidence, evaluate
+rng, n = np.random.default_rng(0), 18_172
+chance, target = np.full(n, 0.1), (rng.random((12, n)) < 0.3).astype(float)
+reward, q_logged, q_target = (rng.random(n) < 0.2) * 1.0, 0.3 * rng.random(n), 0.3 * rng.random((12, n))
+evidence = Evidence(reward=reward, propensity=chance, target=target, q_logged=q_logged, q_target=q_target)
+names = ("ips", "snips", "cressie_read", "dr", "sndr", "clipped_ips(2)", "switch_dr(5)", "dros(10)", "drps(3)")
+print(evaluate(evidence, names))
+"""
+
+
+@pytest.mark.slow
+def test_the_run_that_compiles_gives_the_bits_of_later_runs(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SEVERAL]
+    first, second = (subprocess.run(command, env=environment, capture_output=True, check=True) for _ in range(2))
+    assert list(tmp_path.rglob("*.nbc"))
+    assert first.stdout == second.stdout
