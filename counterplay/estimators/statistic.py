@@ -59,8 +59,7 @@ class Statistic:
 
     def add(self, batch: Evidence) -> Statistic:
         """This statistic with more decisions of the same policies."""
-        floors = {name: sums.floors() for name, sums in self.weights.items()}
-        return self.merge(statistic_of(batch, self.estimators, resampling=self.resampling, floors=floors))
+        return self.merge(statistic_of(batch, self.estimators, resampling=self.resampling, floors=_floors(self)))
 
     def merge(self, other: Statistic) -> Statistic:
         """Two shards together. Raises `EvidenceError` where they speak of other policies or estimators."""
@@ -220,7 +219,7 @@ def fold_shards(
     chosen = resolve_all(estimators)
     held: list[tuple[int, Statistic]] = []
     for shard in shards:
-        floors = {name: sums.floors() for name, sums in held[0][1].weights.items()} if held else None
+        floors = _floors(held[0][1]) if held else None
         count, own = 1, statistic_of(shard, chosen, resampling=resampling, floors=floors)
         while held and held[-1][0] == count:
             before = held.pop()[1]
@@ -232,6 +231,10 @@ def fold_shards(
     while held:
         whole = held.pop()[1].merge(whole)
     return whole
+
+
+def _floors(statistic: Statistic) -> dict[str, Array]:
+    return {name: sums.floors() for name, sums in statistic.weights.items()}
 
 
 def _halves(

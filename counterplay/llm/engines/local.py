@@ -16,7 +16,7 @@ from counterplay.llm.engines.batching import Batches, footprint
 from counterplay.llm.engines.generation import Completion, Prompt, complete
 from counterplay.llm.engines.padded import loglikelihoods as padded_loglikelihoods
 from counterplay.llm.engines.scoring import Pair, loglikelihoods
-from counterplay.llm.engines.stopping import StopStrings, stop_tokens
+from counterplay.llm.engines.stopping import StopStrings
 from counterplay.llm.engines.threads import patient_threads
 from counterplay.llm.files import quiet
 from counterplay.llm.models import ModelIdentity, identify, resolve
@@ -73,7 +73,8 @@ class LanguageModel:
 
     def ends_with(self, marks: tuple[str, ...]) -> frozenset[int]:
         """The tokens that end a text where these are its stop strings."""
-        return self.ends | stop_tokens(self.tokenizer, marks)
+        stops = self.stop_strings(marks)
+        return self.ends if stops is None else self.ends | stops.ends
 
     def complete(
         self, prompts: Sequence[Prompt], sampling: Mapping[str, Any], *, tick: Callable[[float], None] | None = None

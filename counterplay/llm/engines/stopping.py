@@ -22,16 +22,11 @@ BROKEN = "\ufffd"
 """What stands in a text for bytes that are no sign."""
 
 
-def stop_tokens(tokenizer: Any, marks: Sequence[str]) -> frozenset[int]:
-    """Special tokens that are stop strings themselves, such as a chat's end of turn: no text shows them."""
-    known = tokenizer.added_tokens_decoder.items()
-    return frozenset(place for place, token in known if token.special and token.content in marks)
-
-
 class StopStrings:
     """Which tokens can end a stop string; made once for a tokenizer and the strings.
 
-    ``marks``: the strings. ``sure``: whether such a token always ends one, as with a single sign of ASCII.
+    ``marks``: the strings. ``sure``: whether such a token always ends one, as with a single sign of ASCII. ``ends``:
+    special tokens that are stop strings themselves, such as a chat's end of turn, which no text shows.
     """
 
     def __init__(self, tokenizer: Any, marks: Sequence[str], vocabulary: int, device: torch.device) -> None:
@@ -40,7 +35,9 @@ class StopStrings:
         self.marks, self.tokenizer = tuple(marks), tokenizer
         self.sure = all(len(mark) == 1 and mark.isascii() for mark in marks)
         self.window = WINDOW + max((len(mark.encode()) for mark in marks), default=0)
-        ends = {mark[-1] for mark in marks}
+        special = tokenizer.added_tokens_decoder.items()
+        self.ends = frozenset(place for place, token in special if token.special and token.content in marks)
+        last = {mark[-1] for mark in marks}
         # Behind another token, because the first of a text may lose its space.
         (anchor,) = tokenizer("a", add_special_tokens=False).input_ids[-1:]
         known = min(vocabulary, len(tokenizer))
@@ -48,8 +45,8 @@ class StopStrings:
         before = len(tokenizer.decode([anchor], skip_special_tokens=True))
         suspects = np.zeros(vocabulary, dtype=np.bool_)
         # A sign of several bytes may be completed by a token that is no text alone.
-        ends |= set() if all(mark[-1].isascii() for mark in marks) else {BROKEN}
-        suspects[:known] = [not ends.isdisjoint(text[before:]) for text in texts]
+        last |= set() if all(mark[-1].isascii() for mark in marks) else {BROKEN}
+        suspects[:known] = [not last.isdisjoint(text[before:]) for text in texts]
         self.suspects = torch.from_numpy(suspects).to(device)
 
 

@@ -26,14 +26,6 @@ DESK = dict(zip(TEXTS, (ACTIONS[i] for i in (0, 1, 2, 0, 1, 3)), strict=True))
 NAMED = AnswerRule(names=True, fallback="abstain")
 
 
-@pytest.fixture(autouse=True)
-def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-
-
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
     with serving() as running:
